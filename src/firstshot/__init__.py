@@ -1,0 +1,3 @@
+"""Anomalous sound detection from normal sound alone."""
+
+__version__ = "0.1.0"
