@@ -1,0 +1,117 @@
+"""Digest of the code a program really uses, and nothing else.
+
+`digest("scripts.train", "firstshot.networks.eat")` reads the named modules and everything first-party they import,
+also inside functions, and hashes their syntax trees: comments, docstrings and formatting do not count. A name with a
+slash ("firstshot/published/dcase.yaml") is a data file and counts by its content. Imports made from strings cannot be
+seen, so whoever selects a module by name (a frontend) names that module in the call.
+
+Left out on purpose are the modules in `NOT_COUNTED`: they move bytes and word messages, they do not make results. A
+change there which does change results goes with a higher `firstshot.job.KEY_VERSION`.
+"""
+
+import ast
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from firstshot.errors import UserError
+
+PACKAGE = Path(__file__).resolve().parent
+NOT_COUNTED = frozenset({"firstshot.job", "firstshot.fingerprint", "firstshot.errors"})
+# Bumped when digests are to change for every module at once, for instance with another version of Python's grammar.
+SCHEME = "1"
+
+
+class Fingerprint:
+    """Digests of modules under the given roots, e.g. {"firstshot": src/firstshot, "scripts": workflow/scripts}."""
+
+    def __init__(self, roots: Mapping[str, Path]) -> None:
+        self.roots = {name: Path(path) for name, path in roots.items()}
+        self.digest = lru_cache(maxsize=None)(self._digest)
+        self._read = lru_cache(maxsize=None)(self._read_module)
+
+    def path(self, name: str) -> Path | None:
+        """File behind a module name, a package name or a data file's name; None where it is not first-party."""
+        top, *rest = name.split("/") if "/" in name else name.split(".")
+        if top not in self.roots:
+            return None
+        base = self.roots[top].joinpath(*rest)
+        candidates = (base,) if "/" in name else (base.with_name(base.name + ".py"), base / "__init__.py")
+        return next((file for file in candidates if file.is_file()), None)
+
+    def modules(self, *names: str) -> dict[str, str]:
+        """The named modules and all they import, each with the sha256 of its code."""
+        found: dict[str, str] = {}
+        todo = list(names)
+        while todo:
+            name = todo.pop()
+            if name in found or name in NOT_COUNTED:
+                continue
+            found[name], imports = self._read(name)
+            todo.extend(imports)
+        return dict(sorted(found.items()))
+
+    def _digest(self, *names: str) -> str:
+        """16 hexadecimal digits for the named modules and everything they import.
+
+        Raises UserError for a name that has no file.
+        """
+        return hashlib.sha256(repr((SCHEME, list(self.modules(*names).items()))).encode()).hexdigest()[:16]
+
+    def _read_module(self, name: str) -> tuple[str, frozenset[str]]:
+        file = self.path(name)
+        if file is None:
+            raise UserError(f"no code file for '{name}' under {', '.join(map(str, self.roots.values()))}")
+        content = file.read_bytes()
+        if "/" in name:
+            return hashlib.sha256(content).hexdigest(), frozenset()
+        tree = ast.parse(content, filename=str(file))
+        package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
+        wanted = _imports(tree, package)
+        _drop_docstrings(tree)
+        # Importing a.b.c also runs a/__init__.py and a/b/__init__.py.
+        parents = {".".join(parts[:n]) for parts in (w.split(".") for w in wanted) for n in range(1, len(parts) + 1)}
+        known = frozenset(p for p in parents if self.path(p) is not None)
+        return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), known
+
+
+def _imports(tree: ast.Module, package: list[str]) -> set[str]:
+    for_types_only = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+        for statement in node.body
+        for child in ast.walk(statement)
+    }
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in for_types_only:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def _drop_docstrings(tree: ast.Module) -> None:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        first = node.body[0] if node.body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            node.body = node.body[1:] or [ast.Pass()]
+
+
+def for_scripts(scripts: Path) -> Fingerprint:
+    """Fingerprint of this package together with a folder of stage programs."""
+    return Fingerprint({"firstshot": PACKAGE, "scripts": scripts})
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,112 @@
+"""Around a run: digests of large outside files, whether results can be written, and what to do where Slurm refused."""
+
+import contextlib
+import json
+import re
+import tempfile
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from firstshot.fingerprint import file_sha256
+
+
+class Digests:
+    """sha256 by file, kept in the file `memory` between runs."""
+
+    def __init__(self, memory: Path) -> None:
+        self.memory = memory
+        self._known: dict[str, str] = {}
+        with contextlib.suppress(OSError, ValueError):
+            self._known = dict(json.loads(memory.read_text()))
+
+    def sha256(self, file: Path) -> str:
+        """Digest of the file's content, or `missing`."""
+        try:
+            stat = file.stat()
+        except OSError:
+            return "missing"
+        key = f"{file}:{stat.st_size}:{stat.st_mtime_ns}"
+        if key not in self._known:
+            self._known[key] = file_sha256(file)
+            self._save()
+        return self._known[key]
+
+    def contradictions(self, checkpoints: Mapping[str, Mapping[str, Any]], used: Iterable[str]) -> list[str]:
+        """Checkpoints whose digest is not the one that the config expects, one line each."""
+        found = []
+        for name in used:
+            file, expected = checkpoints[name]["file"], checkpoints[name]["sha256"]
+            if expected and self.sha256(Path(file)) not in (expected, "missing"):
+                found.append(
+                    f"checkpoint of {name}: {file} has sha256 {self.sha256(Path(file))}, but "
+                    f"checkpoints.{name}.sha256 expects {expected}; get the file again or correct the config"
+                )
+        return found
+
+    def _save(self) -> None:
+        part = self.memory.with_name(f".{self.memory.name}.{uuid.uuid4().hex[:12]}")
+        with contextlib.suppress(OSError):  # a folder that cannot be written costs only the time to hash again
+            self.memory.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(self._known, indent=1))
+            part.rename(self.memory)
+
+
+def unfit(results: Path, experiment: str, machines: Iterable[str]) -> list[str]:
+    """Why results of these machine types cannot go to `results`/`experiment`, one line each; nothing where they can."""
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=results):
+            pass
+    except OSError as error:
+        return [
+            f"a place for results: {results} cannot be written to ({error.strerror}); "
+            "set `results` in the config to a folder that can be written, or free some space there"
+        ]
+    folder = results / experiment
+    there = sorted(manifest.parent.name for manifest in folder.glob("data/*/manifest.csv"))
+    if there and not set(there) & set(machines):
+        return [
+            f"a name of its own: {folder} holds results of other machine types ({', '.join(there)}); "
+            f"name this experiment otherwise (--config experiment=...), or delete {folder}"
+        ]
+    return []
+
+
+# What Slurm says, and what to do about it.
+REMEDIES = (
+    (
+        r"[Ii]nvalid partition",
+        "this cluster has no such partition: write the names of yours (`sinfo` lists them) to slurm_partition in "
+        "slurm/config.yaml, at default-resources and at set-resources",
+    ),
+    (
+        r"[Ii]nvalid account|nvalid account or account/partition",
+        "this cluster wants another account: write yours to slurm_account in slurm/config.yaml",
+    ),
+    (
+        r"exceeded (job|step)? ?memory limit|oom[-_ ]?kill|OUT_OF_MEMORY|Out of memory",
+        "a job was killed because it needed more memory than it had asked for. Each attempt asks for more (retries in "
+        "slurm/config.yaml); where the last one was too small as well, raise it there: "
+        "set-resources: {%s: {mem_mb: ...}}. Finished jobs are kept: start again",
+    ),
+    (
+        r"DUE TO TIME LIMIT|TIMEOUT",
+        "a job came to the end of its time. A training has saved its state and continues when the workflow is started "
+        "again; to give it more time, in slurm/config.yaml: set-resources: {%s: {runtime: ...}} (minutes)",
+    ),
+)
+SLURM_LOG = re.compile(r"[^\s(]+/slurm_logs/(?:rule|group)_(\w+?)/[^\s)]+\.log")
+
+
+def remedies(log: str) -> list[str]:
+    """What the user can do about a run that failed on Slurm, from Snakemake's log and the job logs that it names."""
+    texts = [("<rule>", log)]
+    for named in dict.fromkeys(SLURM_LOG.finditer(log)):
+        with contextlib.suppress(OSError):
+            texts.append((named[1], Path(named[0]).read_text(errors="replace")))
+    found = (
+        remedy.replace("%s", rule) for rule, text in texts for pattern, remedy in REMEDIES if re.search(pattern, text)
+    )
+    return list(dict.fromkeys(found))
