@@ -1,0 +1,106 @@
+# What all stages share: the checked config and its plan, code digests, paths, resources.
+import json
+import sys
+from pathlib import Path
+from shlex import quote
+
+from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
+
+ROOT = Path(workflow.basedir)
+sys.path.insert(0, str(ROOT / "src"))
+
+from firstshot import config as experiment
+from firstshot import data, dcase, fingerprint, planning
+from firstshot.errors import UserError
+from firstshot.job import canonical
+
+try:
+    experiment.check(config, ROOT / "workflow/schemas/config.schema.yaml")
+    PLAN = experiment.Plan(config)
+    DIGESTS = planning.Digests(Path(config["results"]) / ".cache/checkpoints.json")
+except UserError as error:
+    raise WorkflowError(str(error))
+
+R = f"{config['results']}/{config['experiment']}"
+LOGS, BENCHMARKS = f"{R}/logs", f"{R}/benchmarks"
+ENVIRONMENT = str(ROOT / "envs/firstshot.yaml")
+EPOCH = config["software_epoch"]
+
+# Where the paths of the noise list start. The list says what lies there, so the place itself decides nothing.
+NOISE = f"{R}/synthetic/noise" if config["noise"]["folder"] == experiment.SYNTHETIC else config["noise"]["folder"]
+
+# `program score …` runs workflow/scripts/score.py. What stands here is no part of the shell text that Snakemake compares:
+# another store, device, thread count or place of the noise makes nothing stale.
+THREADS = config["compute"]["threads"]
+SHARED = {
+    "store": config["store"] or "",
+    "threads": THREADS,
+    "device": config["compute"]["device"],
+    "save-every-s": config["compute"]["save_every_s"],
+}
+PREFIX = (
+    f"export PYTHONPATH={quote(str(ROOT / 'src'))}${{PYTHONPATH:+:$PYTHONPATH}}; NOISE={quote(NOISE)}; "
+    f'program() {{ local name=$1; shift; python {quote(str(ROOT / "workflow/scripts"))}/"$name.py" "$@" '
+    + " ".join(f"--{option} {quote(str(value))}" for option, value in SHARED.items())
+    + "; }; "
+)
+shell.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))  # Snakemake formats it like a shell text
+CODE = fingerprint.for_scripts(ROOT / "workflow/scripts")
+
+
+wildcard_constraints:
+    machine="|".join(PLAN.machines),
+    split="train|supplemental|test",
+    pool=r"[A-Za-z0-9][A-Za-z0-9_-]*",
+    strategy="(noisy|enhanced|both)-(org|noisy|enhanced|none)",
+    audio="noisy|enhanced",
+    frontend="spec|beats|eat|sslam",
+    seed=r"\d+",
+
+
+if workflow.is_main_process:
+    for notice in PLAN.notices:
+        logger.info(f"firstshot: {notice}")
+    if experiment.SYNTHETIC in (config["data"]["source"], *(c["file"] for c in config["checkpoints"].values())):
+        logger.info("firstshot: synthetic sounds or UNTRAINED networks: the scores say nothing about DCASE")
+
+
+onerror:
+    for remedy in planning.remedies("".join(Path(file).read_text() for file in log)):
+        logger.error(f"firstshot: {remedy}")
+
+
+onstart:
+    lacking = [
+        *planning.unfit(Path(config["results"]), config["experiment"], PLAN.machines),
+        *experiment.missing(PLAN),
+        *DIGESTS.contradictions(config["checkpoints"], PLAN.checkpoints),
+    ]
+    if lacking:
+        raise WorkflowError("cannot start, this is missing:\n  " + "\n  ".join(lacking))
+
+
+# Data files of the package count as code where they are used.
+PUBLISHED = [f"firstshot/published/{file.name}" for file in sorted((ROOT / "src/firstshot/published").glob("*.yaml"))]
+TEMPLATES = [f"firstshot/templates/{file.name}" for file in sorted((ROOT / "src/firstshot/templates").iterdir())]
+
+
+def code(*modules):
+    """--code of a program: the modules it uses, the digest of their code and the software epoch."""
+    return f"{'+'.join(modules)}:{CODE.digest(*modules)}.{EPOCH}"
+
+
+def settings(part, *names, **more):
+    """Canonical JSON of the named keys of a config section and of more values; what a rule passes as --params."""
+    return canonical({name: part[name] for name in names} | more)
+
+
+def growing(amount):
+    """A resource that doubles, triples … with every attempt (retries are set in a profile)."""
+    return lambda wildcards, attempt: amount * attempt
+
+
+def given(option, files):
+    """A command line option with its files, or nothing where there are none."""
+    return f"{option} {' '.join(map(str, files))}" if files else ""

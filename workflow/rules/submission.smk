@@ -1,0 +1,25 @@
+# submission: the challenge package of up to four systems, in the official form, checked before it is kept.
+
+
+rule submission:
+    input:
+        decisions=[f"{R}/metric/{machine}.decisions.csv" for machine in submitted_machines()],
+        development=[f"{R}/metric/{machine}.csv" for machine in sets().get("development", PLAN.machines)],
+    output:
+        package=f"{R}/submission/submission.zip",
+        folder=directory(f"{R}/submission/task2"),
+        side=f"{R}/submission/submission.json",
+    log:
+        f"{LOGS}/submission.log",
+    benchmark:
+        f"{BENCHMARKS}/submission.tsv"
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        settings=canonical({"systems": PLAN.submissions, "team": config["report"]["team"]}),
+        code=code("scripts.submission"),
+        development=lambda w, input: given("--development", input.development),
+    shell:
+        "program submission --decisions {input.decisions} {params.development} --out {output.package}"
+        " --params {params.settings:q} --code {params.code:q} > {log} 2>&1"
