@@ -1,0 +1,186 @@
+"""TF-Locoformer small: ours against a plain form of the same mathematics, at the published size with random weights.
+
+    .venv/bin/python benchmarks/tflocoformer.py --only inference --seconds 6
+    .venv/bin/python benchmarks/tflocoformer.py --only train --seconds 1 --batch 1
+    .venv/bin/python benchmarks/tflocoformer.py --only train --seconds 1 --batch 1 --checkpointing
+    .venv/bin/python benchmarks/tflocoformer.py --memory --seconds 12
+
+The plain form keeps channels first, convolves and de-convolves along sequences with one-dimensional layers, writes the
+attention out and computes everything at once, always in float32; `--dtype bfloat16` changes ours. A training step is
+forward, loss and backward. `--memory` runs our inference alone and prints the largest memory of the whole process.
+"""
+
+from collections.abc import Callable
+
+import _common as common
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from firstshot.networks.tflocoformer import Enhancer, TFLocoformerDims
+
+N_FFT, HOP, CHUNK = 512, 128, 8192
+
+
+class PlainNorm(nn.Module):
+    def __init__(self, dims: TFLocoformerDims):
+        super().__init__()
+        self.groups, self.eps = dims.num_groups, dims.eps
+        self.gamma = nn.Parameter(torch.ones(dims.emb_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        grouped = x.view(*x.shape[:-1], self.groups, -1)
+        rms = grouped.square().mean(-1, keepdim=True).sqrt()
+        return (grouped / (rms + self.eps)).view_as(x) * self.gamma
+
+
+class PlainFFN(nn.Module):
+    def __init__(self, dim: int, hidden: int, kernel: int):
+        super().__init__()
+        self.kernel = kernel
+        self.conv1d = nn.Conv1d(dim, 2 * hidden, kernel)
+        self.deconv1d = nn.ConvTranspose1d(hidden, dim, kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1d(F.pad(x.transpose(1, 2), (self.kernel - 1, self.kernel - 1)))
+        value, gate = x.chunk(2, dim=1)
+        x = self.deconv1d(value * F.silu(gate))
+        return x[..., self.kernel - 1 : 1 - self.kernel].transpose(1, 2)
+
+
+class PlainAttention(nn.Module):
+    def __init__(self, dims: TFLocoformerDims):
+        super().__init__()
+        self.heads = dims.n_heads
+        self.qkv = nn.Linear(dims.emb_dim, 3 * dims.attention_dim, bias=False)
+        self.aggregate_heads = nn.Sequential(nn.Linear(dims.attention_dim, dims.emb_dim, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).view(*x.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        scores = q @ k.transpose(2, 3) * q.shape[-1] ** -0.5
+        return self.aggregate_heads((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+class PlainHalfBlock(nn.Module):
+    def __init__(self, dims: TFLocoformerDims):
+        super().__init__()
+        before, after = dims.ffn_hidden_dim
+        self.ffn_norm = nn.ModuleList(PlainNorm(dims) for _ in range(2))
+        self.ffn = nn.ModuleList(PlainFFN(dims.emb_dim, hidden, dims.conv1d_kernel) for hidden in (after, before))
+        self.attn_norm = PlainNorm(dims)
+        self.attn = PlainAttention(dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, sequences, length, dim = x.shape
+        x = x.reshape(-1, length, dim)
+        x = x + self.ffn[1](self.ffn_norm[1](x))
+        x = x + self.attn(self.attn_norm(x))
+        x = x + self.ffn[0](self.ffn_norm[0](x))
+        return x.view(batch, sequences, length, dim)
+
+
+class PlainBlock(nn.Module):
+    def __init__(self, dims: TFLocoformerDims):
+        super().__init__()
+        self.freq_path = PlainHalfBlock(dims)
+        self.frame_path = PlainHalfBlock(dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.freq_path(x.permute(0, 2, 3, 1))
+        return self.frame_path(x.transpose(1, 2)).permute(0, 3, 2, 1)
+
+
+class PlainNetwork(nn.Module):
+    def __init__(self, dims: TFLocoformerDims):
+        super().__init__()
+        self.conv = nn.Sequential(nn.Conv2d(2, dims.emb_dim, 3, padding=1), nn.GroupNorm(1, dims.emb_dim, eps=dims.eps))
+        self.blocks = nn.Sequential(*(PlainBlock(dims) for _ in range(dims.n_layers)))
+        self.deconv = nn.ConvTranspose2d(dims.emb_dim, 2, 3, padding=1)
+
+    def forward(self, spectrum: Tensor) -> Tensor:
+        x = torch.stack([spectrum.real, spectrum.imag], dim=1)
+        x = self.deconv(self.blocks(self.conv(x)))
+        return torch.complex(x[:, 0], x[:, 1])
+
+
+def saved_bytes(form: Callable[[], Tensor], parameters: set[int]) -> int:
+    """Memory that a forward pass keeps for its backward pass, weights aside."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        form()
+    return sum(kept.values())
+
+
+def main() -> None:
+    options = common.parser(__doc__, batch=1, seconds=6.0)
+    options.add_argument(
+        "--checkpointing", action="store_true", help="ours recomputes half-blocks in the backward pass"
+    )
+    options.add_argument("--memory", action="store_true", help="our inference alone; peak memory of the process")
+    options.add_argument("--chunk", type=int, default=CHUNK, help="time-frequency points at a time at inference")
+    args = common.start(options)
+    ours = Enhancer(TFLocoformerDims(), N_FFT, HOP, chunk=args.chunk, checkpointing=args.checkpointing).to(args.device)
+    for name, parameter in ours.named_parameters():
+        if name.endswith("bias"):
+            nn.init.uniform_(parameter, -0.1, 0.1)
+    ours.requires_grad_(not args.memory)
+    if args.memory:
+        with torch.no_grad(), common.autocast(args):
+            ours(common.wave(1, args.seconds, args.device))
+        print(f"one clip of {args.seconds:g} s: {common.peak_rss():.2f} GB, the whole process")
+        return
+
+    plain = Enhancer(TFLocoformerDims(), N_FFT, HOP)
+    plain.network = PlainNetwork(TFLocoformerDims())
+    plain.load_state_dict(ours.state_dict())
+    plain.to(args.device)
+    exact = args.dtype == "float32"
+    for batch in args.batch:
+        wave = common.wave(batch, args.seconds, args.device)
+
+        def run(model: nn.Module, wave: Tensor = wave) -> Tensor:
+            if model is plain:
+                return model(wave)
+            with common.autocast(args):
+                return model(wave)
+
+        def step(model: nn.Module) -> None:
+            model.zero_grad()
+            run(model).square().mean().backward()
+
+        what = f"{batch} x {args.seconds:g} s, ours in {args.dtype}"
+        if args.only != "train":
+            with torch.no_grad():
+                a, b = run(ours), run(plain)
+                note = common.agreement(a, b, atol=1e-4, exact=exact)
+                snr = 10 * ((b.square().sum() / (a - b).square().sum()).log10()).item()
+                flop = common.count_flop(lambda: run(plain))
+                measured = common.side_by_side(lambda: run(ours), lambda: run(plain), args.steps, args.device)
+            note += f", SNR {snr:.0f} dB"
+            common.report(
+                f"TF-Locoformer-S inference, {what}", measured, items=batch, unit="clips", flop=flop, note=note
+            )
+        if args.only != "inference":
+            for model in (ours, plain):
+                step(model)
+            gradients = [torch.cat([p.grad.flatten() for p in model.parameters()]) for model in (ours, plain)]
+            scale = gradients[1].abs().max()
+            note = common.agreement(*((g / scale)[None] for g in gradients), atol=1e-3, cosine=0.999, exact=exact)
+            weights = {p.untyped_storage().data_ptr() for model in (ours, plain) for p in model.parameters()}
+            saved = [saved_bytes(lambda model=model: run(model), weights) for model in (ours, plain)]
+            note += f"; saved activations {saved[0] / 1e9:.2f} of {saved[1] / 1e9:.2f} GB: {saved[0] / saved[1]:.0%}"
+            flop = common.count_flop(lambda: step(plain))
+            measured = common.side_by_side(lambda: step(ours), lambda: step(plain), args.steps, args.device)
+            what += ", checkpointing" * args.checkpointing
+            common.report(f"TF-Locoformer-S step, {what}", measured, items=1, unit="steps", flop=flop, note=note)
+
+
+if __name__ == "__main__":
+    main()
