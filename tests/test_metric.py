@@ -1,0 +1,285 @@
+"""The metric stage equals the official evaluator, refuses broken score files and states its uncertainty."""
+
+import csv
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from firstshot import metric
+from firstshot.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = Path(os.environ.get("FIRSTSHOT_GOLDEN", ROOT.parent / "shared/golden")) / "evaluator"
+
+
+def golden_sets() -> list[Path]:
+    return sorted(path.parent for path in GOLDEN.glob("*/teams"))
+
+
+def rows(path: Path) -> list[list[str]]:
+    with path.open(newline="") as stream:
+        return list(csv.reader(stream))
+
+
+def records(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def evaluate_submission(folder: Path, system: Path) -> dict[tuple[str, str], dict[str, float]]:
+    """Metrics by (machine, section) of one submitted system, joined by clip name."""
+    found = {}
+    for path in sorted(system.glob("anomaly_score_*_test.csv")):
+        machine, section = path.stem.removeprefix("anomaly_score_").removesuffix("_test").split("_section_")
+        name = f"ground_truth_{machine}_section_{section}_test.csv"
+        condition = dict(rows(folder / "ground_truth_data" / name))
+        domain = dict(rows(folder / "ground_truth_domain" / name))
+        clips = list(condition)
+        scores, decisions = (
+            np.array([float(table[i][1]) for i in metric.join_order(clips, [row[0] for row in table], path)])
+            for table in (rows(path), rows(path.with_name(path.name.replace("anomaly_score", "decision_result"))))
+        )
+        found[machine, section] = metric.section_metrics(
+            scores,
+            np.array([condition[clip] == "1" for clip in clips]),
+            np.array([metric.DOMAINS[int(domain[clip])] for clip in clips]),
+            decisions == 1,
+            0.1,
+        )
+    return found
+
+
+def test_equals_the_official_evaluator_on_every_stored_system() -> None:
+    if not golden_sets():
+        pytest.skip(f"no evaluator numbers under {GOLDEN}")
+    compared = 0
+    for folder in golden_sets():
+        for expected in records(folder / "expected_official_score.csv"):
+            (system,) = folder.glob(f"teams/*/{expected['system']}")
+            found = evaluate_submission(folder, system)
+            per_section = [r for r in records(folder / "expected_per_section.csv") if r["system"] == expected["system"]]
+            assert {(r["machine"], r["section"]) for r in per_section} == set(found)
+            for row in per_section:
+                for name in metric.SECTION_METRICS:
+                    assert found[row["machine"], row["section"]][name] == pytest.approx(float(row[name]), abs=1e-9)
+                    compared += 1
+            for row in records(folder / "expected_means.csv"):
+                if row["system"] == expected["system"]:
+                    chosen = [
+                        m for (machine, _), m in found.items() if row["scope"] == "all" or machine == row["machine"]
+                    ]
+                    ours = metric.mean_rows(chosen)[row["row"]]
+                    for name in metric.MEANS:
+                        assert ours[name] == pytest.approx(float(row[name]), abs=1e-9)
+                        compared += 1
+            score = metric.official_score(found.values())
+            assert score == pytest.approx(float(expected["official_score"]), abs=1e-9)
+    assert compared > 200
+
+
+def test_real_scores_of_2025_give_the_published_official_scores() -> None:
+    if not (GOLDEN / "dev2025").is_dir():
+        pytest.skip(f"no evaluator numbers under {GOLDEN}")
+    for system, expected in (("1", 0.5872587557442518), ("2", 0.562904655987947)):
+        folder = GOLDEN / "dev2025"
+        found = evaluate_submission(folder, folder / f"teams/Daco/Daco_2025dev_task2_{system}")
+        assert metric.official_score(found.values()) == pytest.approx(expected, abs=1e-9)
+
+
+def test_decision_threshold_equals_the_stored_gamma_fits() -> None:
+    if not (GOLDEN / "threshold").is_dir():
+        pytest.skip(f"no evaluator numbers under {GOLDEN}")
+    expected = records(GOLDEN / "threshold/threshold.csv")
+    assert expected
+    for row in expected:
+        table = rows(GOLDEN / f"threshold/train_score_{row['machine']}_section_00.csv")
+        scores = np.array([float(score) for domain, score in table if domain in metric.DOMAINS])
+        threshold = metric.decision_threshold(scores, float(row["percentile"]))
+        assert threshold.method == "gamma"
+        assert threshold.value == pytest.approx(float(row["threshold"]), rel=1e-3)
+
+
+@pytest.mark.parametrize("levels", [5, 1000])
+def test_roc_area_equals_scikit_learn_with_ties_and_with_repeated_clips(levels: int) -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        n = int(generator.integers(4, 60))
+        scores = generator.integers(levels, size=n) / levels
+        anomaly = np.arange(n) % int(generator.integers(2, 4)) == 0
+        weights = generator.integers(0, 4, size=(7, n)).astype(float)
+        weights[:, :4] += 1
+        for max_fpr in (0.1, 0.25, 1.0):
+            limit = None if max_fpr == 1 else max_fpr
+            ours = metric.roc_area(scores, anomaly, max_fpr)
+            assert ours[0] == pytest.approx(roc_auc_score(anomaly, scores, max_fpr=limit), abs=1e-12)
+            repeated = metric.roc_area(scores, anomaly, max_fpr, weights)
+            for value, counts in zip(repeated, weights.astype(int), strict=True):
+                y, s = np.repeat(anomaly, counts), np.repeat(scores, counts)
+                assert value == pytest.approx(roc_auc_score(y, s, max_fpr=limit), abs=1e-12)
+
+
+def test_threshold_falls_back_to_the_quantile_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    constant = metric.decision_threshold(np.full(100, 0.25), 0.9)
+    assert (constant.value, constant.method) == (0.25, "quantile")
+    assert "empirical quantile" in caplog.text
+    with pytest.raises(UserError, match="no training scores"):
+        metric.decision_threshold(np.array([]), 0.9)
+
+
+def test_false_alarms_per_day_count_the_training_clips_above_the_threshold() -> None:
+    scores = np.arange(100) / 100
+    assert metric.false_alarms_per_day(scores, 0.895, clip_seconds=10) == pytest.approx(0.1 * 8640)
+
+
+def write_truth(
+    path: Path, n: int = 40, anomalies: bool = True, domains: tuple[str, ...] = metric.DOMAINS
+) -> list[str]:
+    clips = [f"test-{i:04d}" for i in range(n)]
+    lines = ["clip,file,section,domain,condition,attributes"]
+    for i, clip in enumerate(clips):
+        condition = "anomaly" if anomalies and i % 4 >= 2 else "normal"
+        lines.append(f"{clip},section_00_{n - i:04d}.wav,00,{domains[i % len(domains)]},{condition},")
+    path.write_text("\n".join(lines) + "\n")
+    return clips
+
+
+def write_scores(path: Path, clips: list[str], seed: int = 0, shift: float = 1.0) -> None:
+    generator = np.random.default_rng(seed)
+    lines = ["clip,split,score,seed0,seed1"]
+    for i, clip in enumerate(clips):
+        a, b = generator.normal(shift * (i % 4 >= 2), 1, 2)
+        lines.append(f"{clip},test,{(a + b) / 2},{a},{b}")
+    lines += [f"train_{i},train,{s},," for i, s in enumerate(generator.gamma(2, 0.3, 200))]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def evaluate(tmp_path: Path, systems: dict[str, Path], **changes: object) -> metric.MachineResult:
+    settings = {"max_fpr": 0.1, "percentile": 0.9, "resamples": 300, "seed": 0, "clip_seconds": 10.0} | changes
+    return metric.evaluate_machine("pump", metric.read_truth(tmp_path / "truth.csv"), systems, **settings)
+
+
+def test_machine_result_holds_sections_seeds_decisions_and_paired_intervals(tmp_path: Path) -> None:
+    clips = write_truth(tmp_path / "truth.csv")
+    paths = {"weak": tmp_path / "weak.csv", "strong": tmp_path / "strong.csv"}
+    write_scores(paths["weak"], clips, seed=1, shift=0.0)
+    write_scores(paths["strong"], clips, seed=1, shift=1.5)
+    result = evaluate(tmp_path, paths)
+    assert [row["system"] for row in result.sections] == ["weak", "strong"]
+    assert len(result.decisions) == 80
+    files = [row["file"] for row in result.decisions if row["system"] == "weak"]
+    assert files == sorted(files)
+    for row in result.decisions:
+        section = next(s for s in result.sections if s["system"] == row["system"])
+        assert row["decision"] == int(row["score"] > section["threshold"])
+    reciprocals = {"pump": {name: (result.reciprocals[i], int(result.counts[i])) for i, name in enumerate(paths)}}
+    official, means, differences = metric.summarise(
+        result.sections, result.seeds, reciprocals, {"all": ["pump"]}, confidence=0.95
+    )
+    weak, strong = official
+    assert weak["official_score"] == pytest.approx(
+        metric.harmonic_mean([result.sections[0][n] for n in metric.OFFICIAL])
+    )
+    for row in official:
+        assert row["low"] < row["official_score"] < row["high"]
+        assert row["seeds"] == 2 and row["seed_std"] > 0
+    assert strong["low"] > weak["high"]
+    assert len(means) == 8
+    (difference,) = differences
+    assert difference["high"] < 0
+    assert difference["difference"] == pytest.approx(weak["official_score"] - strong["official_score"])
+
+
+def test_bootstrap_interval_covers_the_true_value_about_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(3)
+    anomaly = np.repeat([False, True], 60)
+    true_auc = 0.760249938906523  # P(N(1,1) > N(0,1)) = Phi(1 / sqrt 2)
+    covered = 0
+    for trial in range(200):
+        scores = generator.normal(anomaly.astype(float), 1)
+        weights = metric.resample_weights(anomaly.tolist(), 200, seed=trial)
+        low, high = metric.interval(metric.roc_area(scores, anomaly, 1.0, weights), 0.9)
+        covered += low <= true_auc <= high
+    assert 0.82 <= covered / 200 <= 0.97
+
+
+def test_resampling_is_seeded_and_stays_within_strata() -> None:
+    strata = ["a"] * 30 + ["b"] * 10
+    first = metric.resample_weights(strata, 50, seed=1, name="fan")
+    assert (first == metric.resample_weights(strata, 50, seed=1, name="fan")).all()
+    assert (first != metric.resample_weights(strata, 50, seed=1, name="valve")).any()
+    assert (first[:, :30].sum(axis=1) == 30).all() and (first[:, 30:].sum(axis=1) == 10).all()
+
+
+def test_without_anomalies_there_are_decisions_and_no_metric(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clips = write_truth(tmp_path / "truth.csv", anomalies=False)
+    write_scores(tmp_path / "s.csv", clips)
+    result = evaluate(tmp_path, {"s": tmp_path / "s.csv"})
+    assert len(result.decisions) == 40
+    assert np.isnan([result.sections[0][name] for name in metric.SECTION_METRICS]).all()
+    assert "no anomalous test clip" in caplog.text
+    metric.write_rows(tmp_path / "out.csv", result.sections, ("system", "official", "pAUC"))
+    assert (tmp_path / "out.csv").read_text() == "system,official,pAUC\ns,n/a,n/a\n"
+
+
+def test_a_single_domain_leaves_the_other_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clips = write_truth(tmp_path / "truth.csv", domains=("source",))
+    write_scores(tmp_path / "s.csv", clips)
+    (row,) = evaluate(tmp_path, {"s": tmp_path / "s.csv"}).sections
+    assert np.isnan(row["AUC_target"])
+    assert row["official"] == pytest.approx(metric.harmonic_mean([row["AUC_source"], row["pAUC"]]))
+    assert "one domain only" in caplog.text
+
+
+def break_file(path: Path, damage: str) -> None:
+    lines = path.read_text().splitlines()
+    first = lines[1].split(",")
+    if damage == "missing row":
+        del lines[1]
+    elif damage == "double row":
+        lines.insert(1, lines[1])
+    elif damage == "foreign row":
+        lines.insert(1, lines[1].replace(first[0], "test-9999"))
+    elif damage == "missing column":
+        lines[0] = lines[0].replace("score", "points")
+    elif damage == "short row":
+        lines[1] = "test-0000,test"
+    else:
+        lines[1] = ",".join([*first[:2], damage, *first[3:]])
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("missing row", "no row for 1 of 40 test clips, e.g. 'test-0000'"),
+        ("double row", "'test-0000' occurs more than once"),
+        ("foreign row", "name no test clip, e.g. 'test-9999'"),
+        ("missing column", "lacks the columns"),
+        ("short row", "has 2 cells, the header 5"),
+        ("loud", "'loud', not a number"),
+        ("", "'', not a number"),
+        ("inf", "must be finite"),
+        ("nan", "must be finite"),
+    ],
+)
+def test_broken_score_files_are_refused_by_name(tmp_path: Path, damage: str, message: str) -> None:
+    clips = write_truth(tmp_path / "truth.csv")
+    write_scores(tmp_path / "s.csv", clips)
+    evaluate(tmp_path, {"s": tmp_path / "s.csv"}, resamples=2)
+    break_file(tmp_path / "s.csv", damage)
+    with pytest.raises(UserError, match=message) as caught:
+        evaluate(tmp_path, {"s": tmp_path / "s.csv"}, resamples=2)
+    assert str(tmp_path / "s.csv") in str(caught.value)
+
+
+def test_metric_starts_fast_and_without_torch() -> None:
+    start = time.perf_counter()
+    code = "import sys, firstshot.metric, scipy.stats; assert not {'torch', 'pandas', 'sklearn'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert time.perf_counter() - start < 10  # a process on its own needs about 0.6 s; others may be busy

@@ -1,0 +1,117 @@
+"""One's own machine: the data programs on a folder in DCASE layout, and on any folder with a manifest csv."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from firstshot.packed import PackedAudio
+
+SCRIPTS = Path(__file__).parents[1] / "workflow" / "scripts"
+
+
+def record(path: Path, seed: int, rate: int = 16000, channels: int = 1) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.random.default_rng(seed).uniform(-0.5, 0.5, (rate, channels)), rate)
+
+
+def run(script: str, **options: object) -> subprocess.CompletedProcess:
+    arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    return subprocess.run([sys.executable, SCRIPTS / script, *arguments], capture_output=True, text=True, check=False)
+
+
+def index_and_pack(out: Path, channel: int | str = 0, **options: object) -> tuple[dict[str, PackedAudio], str]:
+    """Packed audio by split, and everything the programs said."""
+    done = [run("data_index.py", manifest=out / "manifest.csv", truth=out / "truth.csv", **options)]
+    for split in ("train", "supplemental", "test"):
+        done.append(run("data_pack.py", manifest=out / "manifest.csv", folder=options["folder"], split=split,
+                        machine=options["machine"], out=out / f"{split}.arrow",
+                        params=json.dumps({"channel": channel})))  # fmt: skip
+    said = "".join(program.stderr for program in done)
+    assert [program.returncode for program in done] == [0] * 4, said
+    return {split: PackedAudio.open(out / f"{split}.arrow") for split in ("train", "supplemental", "test")}, said
+
+
+def truth(out: Path) -> list[dict[str, str]]:
+    with (out / "truth.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_one_machine_type_without_supplement_attributes_target_clips_or_anomalies(tmp_path):
+    folder, out = tmp_path / "mine", tmp_path / "out"
+    for number in range(3):
+        record(folder / f"press/train/section_00_source_train_normal_{number:04d}.wav", number)
+        record(folder / f"press/test/section_00_source_test_normal_{number:04d}.wav", 10 + number)
+    packed, said = index_and_pack(out, machine="press", folder=folder)
+    assert {split: len(audio) for split, audio in packed.items()} == {"train": 3, "supplemental": 0, "test": 3}
+    assert packed["train"].domain == ["source"] * 3
+    assert packed["train"].attributes == [None] * 3
+    assert [row["condition"] for row in truth(out)] == ["normal"] * 3
+    facts = json.loads((out / "manifest.json").read_text())["notes"]
+    assert (facts["classes"], facts["target"], facts["supplement"], facts["labelled"]) == (1, 0, None, False)
+    assert "contradicts" not in said
+
+
+def test_any_folder_of_two_channel_44_khz_flac_without_any_label(tmp_path):
+    folder, out = tmp_path / "mine", tmp_path / "out"
+    rows = [("train", f"monday/{number}.flac") for number in range(3)] + [("test", "tuesday/0.flac")]
+    for number, (_, name) in enumerate(rows):
+        record(folder / name, number, rate=44100, channels=2)
+    table = folder / "clips.csv"
+    table.write_text("clip,split\n" + "".join(f"{name},{split}\n" for split, name in rows))
+    packed, said = index_and_pack(out, channel=1, machine="press", folder=folder, clips=table)
+    assert packed["train"].clip == ["monday/0", "monday/1", "monday/2"]
+    assert packed["test"].clip == ["test-0000"]
+    assert {packed["train"].n_samples(i) for i in range(3)} == {16000}
+    assert truth(out) == [{"clip": "test-0000", "file": "tuesday/0.flac", "section": "00", "domain": "",
+                           "condition": "", "attributes": ""}]  # fmt: skip
+    assert "clips brought to 16000 Hz; found 3 at 44100 Hz" in said
+
+
+def test_a_split_packed_without_the_index_is_the_same(tmp_path):
+    folder, out = tmp_path / "mine", tmp_path / "out"
+    for number in range(3):
+        record(folder / f"press/train/section_00_source_train_normal_{number:04d}_load_1.wav", number)
+        record(folder / f"press/test/section_00_{number:04d}.wav", 10 + number)
+    index_and_pack(out, machine="press", folder=folder)
+    for split in ("train", "supplemental", "test"):
+        program = run("data_pack.py", folder=folder, split=split, machine="press", out=tmp_path / f"{split}.arrow",
+                      params='{"channel": 0}')  # fmt: skip
+        assert program.returncode == 0, program.stderr
+        assert (tmp_path / f"{split}.arrow").read_bytes() == (out / f"{split}.arrow").read_bytes()
+
+
+def test_a_new_test_clip_leaves_the_packed_training_clips_byte_for_byte(tmp_path):
+    folder, out = tmp_path / "mine", tmp_path / "out"
+    record(folder / "press/train/section_00_source_train_normal_0000.wav", 0)
+    record(folder / "press/test/section_00_0000.wav", 1)
+    index_and_pack(out, machine="press", folder=folder)
+    before = [(out / f"train{suffix}").read_bytes() for suffix in (".arrow", ".json")]
+    record(folder / "press/test/section_00_0001.wav", 2)
+    packed, _ = index_and_pack(out, machine="press", folder=folder)
+    assert len(packed["test"]) == 2
+    assert [(out / f"train{suffix}").read_bytes() for suffix in (".arrow", ".json")] == before
+
+
+def test_the_index_does_not_depend_on_where_the_data_lie(tmp_path):
+    for name in "ab":
+        record(tmp_path / name / "press/train/section_00_source_train_normal_0000.wav", 0)
+        record(tmp_path / name / "press/test/section_00_0000.wav", 1)
+        index_and_pack(tmp_path / name / "out", machine="press", folder=tmp_path / name)
+    for file in ("manifest.csv", "manifest.json", "truth.csv", "train.arrow", "train.json", "test.arrow", "test.json"):
+        assert (tmp_path / "a/out" / file).read_bytes() == (tmp_path / "b/out" / file).read_bytes(), file
+
+
+def test_bad_input_ends_a_program_with_one_message_and_no_output(tmp_path):
+    record(tmp_path / "press/train/recording.wav", 0)
+    options = {"machine": "press", "folder": tmp_path, "manifest": tmp_path / "m.csv", "truth": tmp_path / "t.csv"}
+    program = run("data_index.py", **options)
+    assert program.returncode == 1
+    assert program.stderr.startswith("firstshot: error: press/train/recording.wav: the name does not parse")
+    assert program.stderr.count("\n") == 1
+    assert not (tmp_path / "m.csv").exists()
+    assert not (tmp_path / "t.csv").exists()
