@@ -92,7 +92,7 @@ def agreement(
     ours: torch.Tensor, plain: torch.Tensor, *, atol: float, cosine: float = 0.9999, exact: bool = True
 ) -> str:
     """Check that both forms agree: to `atol` where exact, else (bf16) in direction. Exits where they do not."""
-    ours, plain = ours.detach().float(), plain.detach().float()
+    ours, plain = ours.detach().double(), plain.detach().double()
     largest = (ours - plain).abs().max().item()
     similarity = torch.nn.functional.cosine_similarity(ours.flatten(1), plain.flatten(1)).min().item()
     if not (largest <= atol if exact else similarity >= cosine):

@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from firstshot.networks.tflocoformer import Enhancer, TFLocoformerDims
 
-N_FFT, HOP, CHUNK = 512, 128, 8192
+N_FFT, HOP, CHUNK = 512, 128, 16384
 
 
 class PlainNorm(nn.Module):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from firstshot.errors import UserError
 from firstshot.loop import autocast
@@ -37,7 +37,8 @@ def build(options: Mapping[str, Any]) -> Enhancer:
 def write_model(path: Path, enhancer: Enhancer, kind: str) -> None:
     """Safetensors of the network; what it extracts stands in the metadata."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in enhancer.state_dict().items()}
-    save_file(tensors, path, metadata={"kind": kind})
+    # Not save_file, whose files only their owner may read.
+    path.write_bytes(save(tensors, metadata={"kind": kind}))
 
 
 def load_model(path: Path, options: Mapping[str, Any]) -> tuple[Enhancer, str]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from firstshot.errors import UserError
@@ -248,4 +248,5 @@ def write_model(path: Path, weights: Mapping[str, Tensor], scac: SCAC, classes: 
     """Safetensors of what was trained, the centres as `centers`; the classes, in their order, in the metadata."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     tensors["centers"] = scac.centers.detach().cpu()
-    save_file(tensors, path, metadata={"classes": json.dumps(list(classes))})
+    # Not save_file, whose files only their owner may read.
+    path.write_bytes(save(tensors, metadata={"classes": json.dumps(list(classes))}))
