@@ -235,6 +235,16 @@ def test_a_loose_folder_gets_a_config_that_passes_its_check(repository, capsys):
     assert "ok:" in capsys.readouterr().out
 
 
+def test_folders_with_folders_of_normal_clips_are_machine_types(repository, capsys):
+    for machine in ("fan", "pump 2"):
+        record(repository / "raw", [f"{machine}/normal/{i}.wav" for i in range(10)] + [f"{machine}/faulty/1.wav"])
+    assert cli.main(["new-config", "raw", "--out", "config/mine.yaml"]) == 0
+    said = capsys.readouterr().err
+    assert "fan: 8 training clips" in said and "pump2: 8 training clips" in said
+    rows = metric.read_rows(Path("config/mine.csv"), ["clip", "split", "machine"])
+    assert {(row["machine"], row["clip"].split("/")[0]) for row in rows} == {("fan", "fan"), ("pump2", "pump 2")}
+
+
 def test_a_folder_in_dcase_layout_is_used_as_it_is(repository):
     for machine in ("fan", "pump"):
         names = [f"train/section_00_source_train_normal_{i:04}_speed_{i % 2}.wav" for i in range(6)]

@@ -2,6 +2,7 @@
 
 A folder in DCASE layout is used as it is. Any other folder is listed in a manifest csv; what a clip is follows from the
 words in its path (`test`, `normal`, `abnormal`, `target`, `supplemental` …) and can be mended in the csv afterwards.
+Folders with folders such as `normal` in them are machine types of their own.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ ANOMALOUS_WORDS = {"abnormal", "anomaly", "anomalous", "anomalies", "fault", "fa
 SUPPLEMENTAL_WORDS = {"supplemental", "supplement", "clean", "noise", "background"}
 NOISE_WORDS = {"noise", "background"}
 TEST_WORDS = {"test", "eval", "evaluation"}
+KNOWN_WORDS = ANOMALOUS_WORDS | SUPPLEMENTAL_WORDS | TEST_WORDS | {"normal", "train", "training", "source", "target"}
 HELD_OUT = 5  # of the normal clips, every fifth is kept for testing where there are no others
 FEW_STEPS = 300  # a training from scratch with fewer steps has hardly begun
 MANIFEST_COLUMNS = ("clip", "machine", "split", "domain", "condition", "kind")
@@ -86,16 +88,36 @@ def _guessed(folder: Path, machine: str | None) -> dict[str, list[data.Clip]]:
     )
     if not paths:
         raise UserError(f"{folder}: no recordings in this folder; expected {', '.join(data.READABLE)} files")
-    name = machine or re.sub(r"[^A-Za-z0-9]+", "", folder.resolve().name) or "machine"
-    clips = [_guess(path, name) for path in paths]
-    if not any(clip.split == "test" and clip.condition != "anomaly" for clip in clips):
-        clips = _held_out(clips)
-    return {name: clips}
+    of_machine: dict[str, list[data.Clip]] = {}
+    several = machine is None and _by_machine(paths)
+    for path in paths:
+        name = machine or _name(path.parts[0] if several else folder.resolve().name)
+        of_machine.setdefault(name, []).append(_guess(path, name))
+    for name, clips in of_machine.items():
+        if not any(clip.split == "test" and clip.condition != "anomaly" for clip in clips):
+            of_machine[name] = _held_out(clips)
+    return of_machine
+
+
+def _by_machine(paths: Sequence[Path]) -> bool:
+    """Whether every folder at the top is a machine type: two or more, each with folders such as `normal` in it."""
+    above = {path.parts[0] for path in paths}
+    if len(above) < 2 or any(_words(name) & KNOWN_WORDS for name in above):
+        return False
+    return all(len(path.parts) > 2 and _words(path.parts[1]) & KNOWN_WORDS for path in paths)
+
+
+def _name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "", text) or "machine"
+
+
+def _words(text: str) -> set[str]:
+    return set(re.split(r"[^a-z]+", text.lower()))
 
 
 def _guess(path: Path, machine: str) -> data.Clip:
     """What a recording is, by the words in its path."""
-    words = set(re.split(r"[^a-z]+", path.as_posix().lower()))
+    words = _words(path.as_posix())
     anomalous, kind = bool(words & ANOMALOUS_WORDS), None
     if words & SUPPLEMENTAL_WORDS:
         split, kind = "supplemental", "noise" if words & NOISE_WORDS else "clean"
@@ -154,7 +176,7 @@ def compose(
         raise UserError(
             f"{found.folder}: all training clips are of one kind, and no public checkpoint is there. Do one of these: "
             f"{configs.WHERE_FROM['beats']} (to {base['checkpoints']['beats']['file']}); put recordings of a second "
-            "machine beside these; or record some clips under another condition into a folder named target"
+            "machine beside these (a folder per machine, with a folder `normal` in each); or record some clips under another condition into a folder named target"
         )
     return layer
 
