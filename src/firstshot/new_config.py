@@ -176,7 +176,8 @@ def compose(
         raise UserError(
             f"{found.folder}: all training clips are of one kind, and no public checkpoint is there. Do one of these: "
             f"{configs.WHERE_FROM['beats']} (to {base['checkpoints']['beats']['file']}); put recordings of a second "
-            "machine beside these (a folder per machine, with a folder `normal` in each); or record some clips under another condition into a folder named target"
+            "machine beside these (a folder per machine, with a folder `normal` in each); or record some clips under "
+            "another condition into a folder named target"
         )
     return layer
 

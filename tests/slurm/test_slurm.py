@@ -1,7 +1,7 @@
 """The workflow on a real Slurm: `make slurm-test`, as root on Debian.
 
 Fetches Slurm as Debian packages, starts it on loopback with two pretend GPUs and runs config/tiny.yaml through the
-profile in slurm/. No part of `make test`, which needs neither root nor the network.
+profile in slurm/. No part of `make test`, which needs neither root nor the network; .ci/run runs it last.
 """
 
 import os
