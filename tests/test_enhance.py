@@ -390,6 +390,12 @@ def test_an_interrupted_training_continues_to_the_same_bytes(world, monkeypatch)
 # -- application ------------------------------------------------------------------------------------------------------
 
 
+def test_others_may_read_a_model_as_any_new_file(tmp_path):
+    enhance.write_model(tmp_path / "model.safetensors", enhance.build(OPTIONS), "clean")
+    (tmp_path / "other").touch()
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 @pytest.mark.parametrize("kind", TERMS)
 def test_enhanced_clips_are_what_the_network_extracts_or_leaves(world, kind):
     torch.manual_seed(0)
