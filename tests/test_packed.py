@@ -116,28 +116,35 @@ def test_a_file_that_is_cut_short_or_of_another_form_is_refused(tmp_path):
         PackedAudio.open(path)
     with pytest.raises(UserError, match=r"none\.arrow"):
         PackedAudio.open(tmp_path / "none.arrow")
-    write_embeddings(path, ["a"], ["00"], [None], {"seed0": np.ones((1, 2), np.float32)}, machine="fan", split="test")
+    write_audio(path, clips(1), **SIZES)
+    write_embeddings(tmp_path / "e.arrow", PackedAudio.open(path), {"seed0": np.ones((1, 2), np.float32)})
     with pytest.raises(UserError, match="no column attributes, samples"):
-        PackedAudio.open(path)
+        PackedAudio.open(tmp_path / "e.arrow")
 
 
 @pytest.mark.parametrize("count", [0, 5])
 def test_embeddings_come_out_as_they_went_in(tmp_path, count):
     rng = np.random.default_rng(0)
     columns = {name: rng.standard_normal((count, dim)).astype(np.float32) for name, dim in (("seed0", 8), ("seed1", 3))}
-    names, domain = [f"c{i}" for i in range(count)], ["source", None, "target", None, "source"][:count]
-    write_embeddings(tmp_path / "e.arrow", names, ["00"] * count, domain, columns, machine="fan", split="train")
+    domain = ["source", None, "target", None, "source"] * (count // 5)
+    rows = [row | {"domain": of} for row, of in zip(clips(count), domain, strict=True)]
+    write_audio(tmp_path / "a.arrow", rows, **SIZES)
+    audio = PackedAudio.open(tmp_path / "a.arrow")
+    write_embeddings(tmp_path / "e.arrow", audio, columns)
     read = Embeddings.open(tmp_path / "e.arrow")
-    assert (read.clip, read.domain, read.machine, read.split) == (names, domain, "fan", "train")
+    assert (read.clip, read.section, read.domain) == (audio.clip, audio.section, domain)
+    assert (read.machine, read.split) == ("fan", "train")
     assert list(read.columns) == ["seed0", "seed1"]
     for name, vectors in columns.items():
         np.testing.assert_array_equal(read.columns[name], vectors)
 
 
 def test_embeddings_of_another_type_or_length_are_refused(tmp_path):
+    write_audio(tmp_path / "a.arrow", clips(1), **SIZES)
+    audio = PackedAudio.open(tmp_path / "a.arrow")
     for vectors in (np.ones((1, 2)), np.ones((2, 2), np.float32), np.ones(1, np.float32)):
         with pytest.raises(ValueError, match="expected float32"):
-            write_embeddings(tmp_path / "e", ["a"], ["00"], [None], {"x": vectors}, machine="fan", split="test")
+            write_embeddings(tmp_path / "e.arrow", audio, {"x": vectors})
 
 
 def test_packed_clips_are_read_at_least_twice_as_fast_as_wav_files(tmp_path):

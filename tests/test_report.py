@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from firstshot import metric, page, report, report_pages, report_tables
-from firstshot.packed import write_audio, write_embeddings
+from firstshot.packed import PackedAudio, write_audio, write_embeddings
 
 RATE = 16_000
 SCRIPTS = Path(__file__).parents[1] / "workflow" / "scripts"
@@ -194,12 +194,10 @@ def run(tmp_path, clips):
          for clip, of in zip(train, train_domain, strict=True)),
         machine="fan", split="train", sampling_rate=RATE, dtype=np.float32,
     )  # fmt: skip
-    for split, chosen, of in (("train", train, train_domain), ("test", names, [None] * 40)):
-        vectors = generator.normal(size=(len(chosen), 8)).astype(np.float32)
-        write_embeddings(
-            tmp_path / f"embedding.{split}.arrow", chosen, ["00"] * len(chosen), of, {"seed0": vectors},
-            machine="fan", split=split,
-        )  # fmt: skip
+    for split in ("train", "test"):
+        clips = PackedAudio.open(tmp_path / f"{split}.arrow")
+        vectors = generator.normal(size=(len(clips), 8)).astype(np.float32)
+        write_embeddings(tmp_path / f"embedding.{split}.arrow", clips, {"seed0": vectors})
     files = {
         "--scores": write_csv(tmp_path / "one" / "fan.csv", ["clip", "split", "score"], rows),
         "--truth": write_csv(

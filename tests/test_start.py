@@ -85,4 +85,5 @@ def test_programs_start_quickly_and_import_what_they_need(logs: Path, rule: str)
         for _, modules in timed:
             assert ("torch" in modules) == (rule in TORCH)
             assert "peft" not in modules or rule == "train"
+            assert not rule.startswith("embed") or not {"pandas", "torch._dynamo"} & modules
     assert min(rounds) < (TORCH | PLAIN)[rule]

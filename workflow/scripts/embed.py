@@ -34,16 +34,8 @@ def main() -> None:
         from firstshot.packed import PackedAudio, write_embeddings
 
         for audio, artefact in needed:
-            clips = PackedAudio.open(audio)
-            write_embeddings(
-                artefact.path("embeddings"),
-                clips.clip,
-                clips.section,
-                clips.domain,
-                {model.stem: vectors[model, audio] for model in args.models},
-                machine=clips.machine,
-                split=clips.split,
-            )
+            columns = {model.stem: vectors[model, audio] for model in args.models}
+            write_embeddings(artefact.path("embeddings"), PackedAudio.open(audio), columns)
 
 
 def one_seed(args: Namespace, model: Path, audio: Path) -> Any:

@@ -25,15 +25,7 @@ def main() -> None:
         network = pretrained(args.frontend, args.checkpoint).to(device)
         n_samples = round(params["clip_seconds"] * clips.sampling_rate)
         frozen = embed(network.frozen, clips, n_samples=n_samples, batch_size=params["batch_size"], device=device)
-        write_embeddings(
-            artefact.path("embeddings"),
-            clips.clip,
-            clips.section,
-            clips.domain,
-            {"frozen": frozen},
-            machine=clips.machine,
-            split=clips.split,
-        )
+        write_embeddings(artefact.path("embeddings"), clips, {"frozen": frozen})
 
 
 if __name__ == "__main__":

@@ -126,7 +126,9 @@ class Encoder(nn.Module):
         self.layer_norm = nn.LayerNorm(width)
         self.layers = nn.ModuleList(Layer(dims) for _ in range(dims.encoder_layers))
         if dims.relative_position_embedding:
-            self.relative_attention_bias = nn.Embedding(dims.num_buckets, dims.encoder_attention_heads)
+            # nn.Embedding's own initialisation imports torch's compiler on the meta device, which takes a second.
+            table = torch.randn(dims.num_buckets, dims.encoder_attention_heads)
+            self.relative_attention_bias = nn.Embedding.from_pretrained(table, freeze=False)
         self._bias: tuple[Any, Tensor] | None = None
 
     def forward(self, x: Tensor, masked: Tensor | None) -> Tensor:
