@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import gc
 import hashlib
 import importlib.metadata
 import json
@@ -98,6 +99,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> arg
     Call before importing numpy or torch. Raises UserError when --code names other code than is on disk.
     """
     args = parser.parse_args(argv)
+    gc.set_threshold(100_000, 10, 10)  # importing makes objects by the million that all stay: peft 5.0 s, so 4.4 s
     logging.basicConfig(format="firstshot: %(message)s", stream=sys.stderr)
     logging.getLogger("firstshot").setLevel(logging.INFO)
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
@@ -153,6 +155,7 @@ def main(function: Callable[[], object]) -> NoReturn:
     except UserError as error:
         say(f"error: {error}")
         sys.exit(1)
+    gc.freeze()  # the end need not look for cycles among a million objects: 0.6 s after torch
     sys.exit(0)
 
 
@@ -198,6 +201,8 @@ def torch_setup(args: argparse.Namespace) -> "torch.device":
 
     torch.set_num_threads(args.threads)
     torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would import the compiler, 1.5 s
+    # Filling new memory only helps to find bugs, and takes a tenth of a training step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError(
