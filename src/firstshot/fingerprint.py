@@ -11,7 +11,7 @@ change there which does change results goes with a higher `firstshot.job.KEY_VER
 
 import ast
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -68,24 +68,25 @@ class Fingerprint:
             return hashlib.sha256(content).hexdigest(), frozenset()
         tree = ast.parse(content, filename=str(file))
         package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
-        wanted = _imports(tree, package)
-        _drop_docstrings(tree)
+        nodes = list(ast.walk(tree))
+        wanted = _imports(nodes, package)
+        _drop_docstrings(nodes)
         # Importing a.b.c also runs a/__init__.py and a/b/__init__.py.
         parents = {".".join(parts[:n]) for parts in (w.split(".") for w in wanted) for n in range(1, len(parts) + 1)}
         known = frozenset(p for p in parents if self.path(p) is not None)
         return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), known
 
 
-def _imports(tree: ast.Module, package: list[str]) -> set[str]:
+def _imports(nodes: Iterable[ast.AST], package: list[str]) -> set[str]:
     for_types_only = {
         id(child)
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
         for statement in node.body
         for child in ast.walk(statement)
     }
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         if id(node) in for_types_only:
             continue
         if isinstance(node, ast.Import):
@@ -97,8 +98,8 @@ def _imports(tree: ast.Module, package: list[str]) -> set[str]:
     return names
 
 
-def _drop_docstrings(tree: ast.Module) -> None:
-    for node in ast.walk(tree):
+def _drop_docstrings(nodes: Iterable[ast.AST]) -> None:
+    for node in nodes:
         if not isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             continue
         first = node.body[0] if node.body else None

@@ -6,7 +6,8 @@ Every function returns a new `matplotlib.figure.Figure` (no global state, no dis
 higher is more anomalous. `anomalous` is a boolean array, `condition` one of "normal" / "anomalous" / "unknown" strings,
 `domain` one of "source" / "target" / "" (unknown) strings, waveforms are float arrays in [-1, 1) with their sampling
 rate in Hz. The colours are Okabe and Ito's, which stay apart for most colour-blind readers; domain is told by line
-style or marker, never by colour alone.
+style or marker, never by colour alone. What numpy does in a few lines is not taken from scipy or scikit-learn, whose
+import takes longer than drawing a page.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
+
+from firstshot.metric import roc_area
 
 matplotlib.rcParams.update(
     {
@@ -71,23 +74,21 @@ def roc(scores: np.ndarray, anomalous: np.ndarray, domain: np.ndarray, pauc_p: f
     scores, anomalous, domain : (N,) arrays of the test clips
     pauc_p : false positive rate up to which the pAUC counts (paper §3.1: 0.1)
     """
-    from sklearn.metrics import roc_auc_score, roc_curve
-
     figure = Figure(figsize=(4.2, 4.0))
     ax = figure.subplots()
-    false_alarm, hit, _ = roc_curve(anomalous, scores)
+    false_alarm, hit = _roc(scores, anomalous)
     region = false_alarm <= pauc_p
     edge = np.interp(pauc_p, false_alarm, hit)
     ax.fill_between(
         np.append(false_alarm[region], pauc_p), np.append(hit[region], edge), color=ACCENT, alpha=0.25, linewidth=0
     )
-    partial = roc_auc_score(anomalous, scores, max_fpr=pauc_p)
+    partial = roc_area(scores, anomalous, pauc_p)[0]
     ax.plot(false_alarm, hit, color="black", linewidth=1.6, label=f"all clips, pAUC {partial:.3f}")
     for name, style in zip(DOMAINS, ("-", "--"), strict=True):
         chosen = anomalous | (domain == name)
         if (domain[~anomalous] == name).any():
-            area = roc_auc_score(anomalous[chosen], scores[chosen])
-            x, y, _ = roc_curve(anomalous[chosen], scores[chosen])
+            area = roc_area(scores[chosen], anomalous[chosen])[0]
+            x, y = _roc(scores[chosen], anomalous[chosen])
             ax.plot(x, y, style, color=NORMAL, linewidth=1.2, label=f"{name} normals, AUC {area:.3f}")
     ax.plot([0, 1], [0, 1], ":", color=TRAIN, linewidth=1, label="chance")
     ax.axvline(pauc_p, color=ACCENT, linewidth=0.8)
@@ -101,6 +102,14 @@ def roc(scores: np.ndarray, anomalous: np.ndarray, domain: np.ndarray, pauc_p: f
     ax.set_aspect("equal")
     ax.legend(loc="lower right", bbox_to_anchor=(1.0, 0.06))
     return figure
+
+
+def _roc(scores: np.ndarray, anomalous: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rates of false alarms and of hits as the threshold falls from one score to the next, from (0, 0) to (1, 1)."""
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # clips of equal score are one step
+    false_alarm, hit = (np.append(0, np.cumsum(kind[order])[last]) / kind.sum() for kind in (~anomalous, anomalous))
+    return false_alarm, hit
 
 
 def score_histogram(scores: np.ndarray, condition: np.ndarray, domain: np.ndarray, threshold: float | None) -> Figure:
@@ -155,11 +164,10 @@ def embedding_map(
     ----------
     train : (N, D), test : (M, D) embeddings; train_domain, train_class : (N,) strings; condition, test_domain : (M,)
     """
-    from sklearn.decomposition import PCA
-    from sklearn.preprocessing import normalize
-
-    pca = PCA(n_components=2, random_state=0).fit(normalize(train))
-    points, others = pca.transform(normalize(train)), pca.transform(normalize(test))
+    train, test = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (train, test))
+    mean = train.mean(axis=0)
+    _, spread, components = np.linalg.svd(train - mean, full_matrices=False)
+    points, others = ((rows - mean) @ components[:2].T for rows in (train, test))
     figure = Figure(figsize=(8.6, 3.8))
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     classes = sorted(set(train_class))
@@ -168,7 +176,7 @@ def embedding_map(
     right.scatter(points[:, 0], points[:, 1], s=8, color=TRAIN, alpha=0.35, label="training clips", rasterized=True)
     for kind, colour in CONDITION_COLOURS.items():
         _scatter(right, others[condition == kind], test_domain[condition == kind], colour, kind)
-    share = pca.explained_variance_ratio_
+    share = spread**2 / np.square(spread).sum()
     for ax, title in ((left, "training clips by class"), (right, "test clips by condition")):
         ax.set(title=title, xlabel=f"component 1 ({share[0]:.0%} of the variance)")
     left.set_ylabel(f"component 2 ({share[1]:.0%})")
@@ -193,12 +201,11 @@ def _scatter(ax: Axes, points: np.ndarray, domain: np.ndarray, colour: str, labe
 
 def spectrogram_db(wave: np.ndarray, rate: int, n_fft: int = 1024) -> np.ndarray:
     """Log power spectrogram in dB, relative to a full-scale sine: (n_fft // 2 + 1, frames)."""
-    from scipy.signal import ShortTimeFFT, get_window
-
     if len(wave) < n_fft:
         wave = np.pad(wave, (0, n_fft - len(wave)))
-    window = get_window("hann", n_fft)
-    power = np.abs(ShortTimeFFT(window, n_fft // 4, rate).stft(wave, p0=0, p1=1 + (len(wave) - n_fft) // (n_fft // 4)))
+    window = np.hanning(n_fft + 1)[:-1]
+    frames = np.lib.stride_tricks.sliding_window_view(wave, n_fft)[:: n_fft // 4]
+    power = np.abs(np.fft.rfft(frames * window)).T
     return 20.0 * np.log10(np.maximum(power / (window.sum() / 2), 1e-10))
 
 

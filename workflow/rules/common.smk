@@ -1,4 +1,5 @@
 # What all stages share: the checked config and its plan, code digests, paths, resources.
+import gc
 import json
 import sys
 from pathlib import Path
@@ -6,6 +7,8 @@ from shlex import quote
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
+
+gc.set_threshold(100_000, 10, 10)  # planning makes objects that all stay: it takes a tenth less
 
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "src"))
