@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from dcase_server import LICENCE, YEAR, Site, archive, serve, small_site, wav
 
-from firstshot import data, dcase
+from firstshot import data, dcase, submission
 from firstshot.errors import UserError
 
 
@@ -319,6 +319,22 @@ def test_a_damaged_member_leaves_the_target_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "b.zip").write_bytes(b"no zip")
     with pytest.raises(UserError, match=r"b.zip cannot be unpacked"):
         dcase.unpack(tmp_path / "b.zip", "fan", tmp_path / "fan")
+
+
+def test_damaged_and_unknown_compression_is_one_clear_error(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr(GOOD, bytes(1000))
+    whole = (tmp_path / "a.zip").read_bytes()
+    start = 30 + len(GOOD)  # a local header, then the compressed bytes
+    (tmp_path / "stream.zip").write_bytes(whole[:start] + b"\xff\xff" + whole[start + 2 :])
+    method = whole.index(b"PK\x01\x02") + 10  # in the list of members at the end
+    (tmp_path / "method.zip").write_bytes(whole[:method] + b"\x63\x00" + whole[method + 2 :])
+    for damaged in ("stream.zip", "method.zip"):
+        with pytest.raises(UserError, match=f"{damaged} cannot be unpacked"):
+            dcase.unpack(tmp_path / damaged, "fan", tmp_path / "fan")
+        with pytest.raises(UserError, match=f"{damaged} is neither a folder nor a readable zip"):
+            submission.check_package(tmp_path / damaged)
+    assert not (tmp_path / "fan").exists()
 
 
 # --- truth lists ------------------------------------------------------------------------------------------

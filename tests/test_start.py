@@ -4,7 +4,6 @@ import os
 import re
 import resource
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -27,24 +26,10 @@ PLAIN = {
 }
 
 
-# What importing takes where the limits hold; on a slower machine, or while others use its caches, they grow with it.
-REFERENCE, REFERENCE_SECONDS = "import torch, pyarrow", 1.6
-
-
 def cpu_seconds() -> float:
     """Processor time of all children so far: what a command costs, however busy the machine is."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def slowness() -> float:
-    """Processor time of the reference over what it takes elsewhere, best of three; at least 1."""
-    took = []
-    for _ in range(3):
-        before = cpu_seconds()
-        subprocess.run([sys.executable, "-c", REFERENCE], check=True)
-        took.append(cpu_seconds() - before)
-    return max(1.0, min(took) / REFERENCE_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +43,18 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("target", "most"), [((), 8.0), (("results/dcase2025/report/valve/index.html",), 3.0)], ids=["all", "one machine"]
 )
 def test_planning_is_quick(clone: Path, target: tuple[str, ...], most: float) -> None:
-    took, slower = [], slowness()
+    took = []
     for _ in range(3):
         before = cpu_seconds()
         planned = counts(snakemake("--cores", "8", "-n", *target, folder=clone))
         took.append(cpu_seconds() - before)
         assert sum(planned.values()) > 100
-    assert min(took) < most * max(slower, slowness())
+    assert min(took) < most
 
 
 @pytest.fixture(scope="module")
-def logs(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """Logs of programs that were timed by Python's import timer, in two rounds; how slow the machine was meanwhile."""
+def logs(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Logs of programs that were timed by Python's import timer, in two rounds."""
     if os.getloadavg()[0] > 2 * (os.cpu_count() or 1):
         pytest.skip("the machine is too busy to time programs")
     run = tiny_run.copy(tmp_path_factory.mktemp("start") / "run")
@@ -78,7 +63,6 @@ def logs(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
         "results/tiny/enhance/hammer/test.json",
         "results/tiny/embed/frozen/enhanced-none/beats/hammer/train.json",
     ]
-    slower = slowness()
     for number in (1, 2):
         with run.start(
             "--cores", "1", "--forcerun", *forced, "--config", "store=",
@@ -87,15 +71,13 @@ def logs(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
             printed, _ = process.communicate()
         assert process.returncode == 0, re.sub(r"^import time:.*\n", "", printed, flags=re.MULTILINE)
         shutil.copytree(run.results / "logs", run.folder / f"logs{number}")
-        slower = max(slower, slowness())
-    return run.folder, slower
+    return run.folder
 
 
 @pytest.mark.parametrize("rule", [*TORCH, *PLAIN])
-def test_programs_start_quickly_and_import_what_they_need(logs: tuple[Path, float], rule: str) -> None:
-    kept, slower = logs
+def test_programs_start_quickly_and_import_what_they_need(logs: Path, rule: str) -> None:
     rounds = []
-    for folder in (kept / "logs1", kept / "logs2"):
+    for folder in (logs / "logs1", logs / "logs2"):
         found = [imports(log.read_text()) for log in (*folder.glob(f"{rule}.log"), *folder.glob(f"{rule}/**/*.log"))]
         timed = [(seconds, modules) for seconds, modules in found if seconds]
         assert timed
@@ -104,4 +86,4 @@ def test_programs_start_quickly_and_import_what_they_need(logs: tuple[Path, floa
             assert ("torch" in modules) == (rule in TORCH)
             assert "peft" not in modules or rule == "train"
             assert not rule.startswith("embed") or not {"pandas", "torch._dynamo"} & modules
-    assert min(rounds) < (TORCH | PLAIN)[rule] * slower
+    assert min(rounds) < (TORCH | PLAIN)[rule]

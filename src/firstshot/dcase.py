@@ -21,6 +21,7 @@ import stat
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -413,7 +414,7 @@ def unpack(archive: Path, machine: str, target: Path) -> int:
             with tempfile.TemporaryDirectory(prefix=f".{machine}-", dir=target.parent) as folder:
                 written = sum(_write_member(opened, info, Path(folder) / path) for info, path in members)
                 _move_into(Path(folder), target)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise UserError(f"{archive} cannot be unpacked ({error}); remove it and fetch again") from error
     return written
 

@@ -18,6 +18,7 @@ import io
 import math
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -224,7 +225,7 @@ def _contents(package: Path, found: list[Finding]) -> dict[str, bytes]:
             return {info.filename: opened.read(info) for info in infos}
     except FileNotFoundError:
         raise UserError(f"{package} does not exist; give a package's folder or zip") from None
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError) as error:
         raise UserError(f"{package} is neither a folder nor a readable zip ({error})") from error
 
 
