@@ -22,12 +22,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-# glibc settings under which big buffers are reused instead of being returned to the system after every operation.
-TUNED = {
-    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
-    "MALLOC_TOP_PAD_": str(256 << 20),
-}
+from firstshot.planning import ALLOCATOR
 
 
 def parser(doc: str | None, *, batch: int | None = None, seconds: float = 12.0) -> argparse.ArgumentParser:
@@ -52,8 +47,8 @@ def parser(doc: str | None, *, batch: int | None = None, seconds: float = 12.0) 
 def start(options: argparse.ArgumentParser) -> argparse.Namespace:
     """Parse, restart under the chosen allocator, set threads and seed, print the setting."""
     args = options.parse_args()
-    if args.allocator == "tuned" and any(os.environ.get(key) != value for key, value in TUNED.items()):
-        os.environ.update(TUNED)
+    if args.allocator == "tuned" and any(os.environ.get(key) != value for key, value in ALLOCATOR.items()):
+        os.environ.update(ALLOCATOR)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     if args.device == "cuda" and not torch.cuda.is_available():
         options.error("--device cuda: PyTorch sees no CUDA device here")
@@ -62,7 +57,7 @@ def start(options: argparse.ArgumentParser) -> argparse.Namespace:
     _clock = time.process_time if args.cpu_time else time.perf_counter
     torch.manual_seed(0)
     where = torch.cuda.get_device_name() if args.device == "cuda" else f"{_processor()}, {args.threads} threads"
-    tuned = {key: os.environ[key] for key in TUNED if key in os.environ} or "default"
+    tuned = {key: os.environ[key] for key in ALLOCATOR if key in os.environ} or "default"
     preload = os.environ.get("LD_PRELOAD") or "none"
     print(
         f"{where}; torch {torch.__version__}; glibc allocator: {tuned}, preload: {preload}; random weights"

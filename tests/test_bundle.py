@@ -103,6 +103,15 @@ def test_a_cut_off_bundle_is_refused(made, tmp_path):
         bundle.read(tmp_path / "cut")
 
 
+def test_a_bundle_that_asks_for_a_password_is_refused(made, tmp_path):
+    content = bytearray(made.read_bytes())
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(header) + flags] |= 1
+    (tmp_path / "locked").write_bytes(content)
+    with pytest.raises(UserError, match="damaged or not a bundle"):
+        bundle.read(tmp_path / "locked")
+
+
 def test_another_zip_file_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("../escape", "x")

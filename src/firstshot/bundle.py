@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from firstshot.detector import Checkpoint, Detector, Enhancement, Single
-from firstshot.errors import UserError
+from firstshot.errors import UNREADABLE_ZIP, UserError
 
 FORMAT = "firstshot bundle"
 VERSION = 1
@@ -96,7 +96,7 @@ def _contents(path: Path) -> dict[str, bytes]:
         raise UserError(f"{path}: no such bundle; make one with `firstshot bundle`") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (zipfile.BadZipFile, EOFError) as error:
+    except UNREADABLE_ZIP as error:
         raise UserError(f"{path}: damaged or not a bundle ({error}); {export}") from None
     lines = (line.partition("  ") for line in contents[SUMS].decode(errors="replace").splitlines())
     listed = {name: digest for digest, _, name in lines}

@@ -21,7 +21,6 @@ import stat
 import tempfile
 import time
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -31,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from firstshot import data
-from firstshot.errors import UserError
+from firstshot.errors import UNREADABLE_ZIP, UserError
 
 if TYPE_CHECKING:
     import requests
@@ -414,7 +413,7 @@ def unpack(archive: Path, machine: str, target: Path) -> int:
             with tempfile.TemporaryDirectory(prefix=f".{machine}-", dir=target.parent) as folder:
                 written = sum(_write_member(opened, info, Path(folder) / path) for info, path in members)
                 _move_into(Path(folder), target)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+    except UNREADABLE_ZIP as error:
         raise UserError(f"{archive} cannot be unpacked ({error}); remove it and fetch again") from error
     return written
 

@@ -1,5 +1,12 @@
 """The one error a user can cause and mend."""
 
+import zipfile
+import zlib
+
 
 class UserError(ValueError):
     """Bad input: the message names the file or key, what was found, what was expected and what to do."""
+
+
+# What `zipfile` raises for an archive that is damaged, encrypted or compressed in a way it does not know.
+UNREADABLE_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)

@@ -201,7 +201,7 @@ def torch_setup(args: argparse.Namespace) -> "torch.device":
 
     torch.set_num_threads(args.threads)
     torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would import the compiler, 1.5 s
-    # Filling new memory only helps to find bugs, and takes a tenth of a training step.
+    # Deterministic mode would fill all new memory, which only helps to find bugs.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     if args.device == "cuda" and not torch.cuda.is_available():

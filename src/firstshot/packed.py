@@ -73,7 +73,7 @@ def _metadata(table: pa.Table) -> dict[str, str]:
 
 
 class PackedAudio:
-    """The clips of one machine type and split; text columns as lists, samples in the mapped file."""
+    """The clips of one machine type and split; samples in the mapped file, text columns as lists (`text`: as Arrow)."""
 
     def __init__(self, table: pa.Table):
         metadata = _metadata(table)

@@ -11,6 +11,14 @@ from typing import Any
 
 from firstshot.fingerprint import file_sha256
 
+# glibc settings under which big buffers are kept for the next step instead of being returned to the system after every
+# operation: a CPU step of Spec at its published size takes half the time (benchmarks/spec.py --allocator tuned).
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
+
 
 class Digests:
     """sha256 by file, kept in the file `memory` between runs."""

@@ -18,7 +18,6 @@ import io
 import math
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -26,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from firstshot.errors import UserError
+from firstshot.errors import UNREADABLE_ZIP, UserError
 from firstshot.metric import as_float, harmonic_mean
 
 LABEL = re.compile(r"[A-Za-z][A-Za-z-]*_[A-Za-z0-9-]+_task2_[1-4]")
@@ -225,7 +224,7 @@ def _contents(package: Path, found: list[Finding]) -> dict[str, bytes]:
             return {info.filename: opened.read(info) for info in infos}
     except FileNotFoundError:
         raise UserError(f"{package} does not exist; give a package's folder or zip") from None
-    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError) as error:
+    except (*UNREADABLE_ZIP, OSError) as error:
         raise UserError(f"{package} is neither a folder nor a readable zip ({error})") from error
 
 

@@ -8,7 +8,7 @@ from shlex import quote
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-gc.set_threshold(100_000, 10, 10)  # planning makes objects that all stay: it takes a tenth less
+gc.set_threshold(100_000, 10, 10)  # planning makes objects by the million that all stay: up to 8 % less time
 
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "src"))
@@ -42,10 +42,9 @@ SHARED = {
     "device": config["compute"]["device"],
     "save-every-s": config["compute"]["save_every_s"],
 }
-# glibc keeps big buffers for the next step instead of returning them to the system: a step of Spec takes half the time.
-ALLOCATOR = "MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456"
+allocator = " ".join(f"{name}={value}" for name, value in planning.ALLOCATOR.items())
 PREFIX = (
-    f"export PYTHONPATH={quote(str(ROOT / 'src'))}${{PYTHONPATH:+:$PYTHONPATH}} {ALLOCATOR}; NOISE={quote(NOISE)}; "
+    f"export PYTHONPATH={quote(str(ROOT / 'src'))}${{PYTHONPATH:+:$PYTHONPATH}} {allocator}; NOISE={quote(NOISE)}; "
     f'program() {{ local name=$1; shift; python {quote(str(ROOT / "workflow/scripts"))}/"$name.py" "$@" '
     + " ".join(f"--{option} {quote(str(value))}" for option, value in SHARED.items())
     + "; }; "
