@@ -1,9 +1,11 @@
 """A loopback server that answers like Zenodo and the organisers' repository, with a small data set made here."""
 
+import contextlib
 import hashlib
 import io
 import json
 import threading
+import time
 import wave
 import zipfile
 from collections.abc import Iterator
@@ -95,6 +97,7 @@ class Site:
     )  # archive name → bytes after which the connection breaks, once
     status: dict[str, list[int]] = field(default_factory=dict)  # part of a path → statuses to answer first
     redirect: dict[str, str] = field(default_factory=dict)  # path → other path
+    slow: set[str] = field(default_factory=set)  # archive names of which a thousandth comes at a time, in a minute
     ranges: bool = True  # False: a server that ignores Range
     requests: list[tuple[str, str | None]] = field(default_factory=list)  # (path, Range header)
     url: str = ""
@@ -143,9 +146,16 @@ class Handler(BaseHTTPRequestHandler):
                 return self.answer(416, b"")
             status, headers = 206, {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
         cut = site.cut_after.pop(name, None)
-        return self.answer(status, content[start:], headers, cut)
+        return self.answer(status, content[start:], headers, cut, name in site.slow)
 
-    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None, cut: int | None = None) -> None:
+    def answer(
+        self,
+        status: int,
+        body: bytes,
+        headers: dict[str, str] | None = None,
+        cut: int | None = None,
+        slow: bool = False,
+    ) -> None:
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
@@ -154,7 +164,13 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
             self.close_connection = True
         self.end_headers()
-        self.wfile.write(body[:cut])
+        if not slow:
+            self.wfile.write(body[:cut])
+            return
+        with contextlib.suppress(OSError):  # the client may hang up
+            for start in range(0, len(body), len(body) // 1000 + 1):
+                self.wfile.write(body[start : start + len(body) // 1000 + 1])
+                time.sleep(0.06)
 
     def log_message(self, *args: object) -> None:
         pass

@@ -1,11 +1,14 @@
 """Fetching DCASE data: resumed, checked, pinned, safely unpacked; and the truth lists of evaluation sets."""
 
+import concurrent.futures
 import hashlib
 import json
 import logging
+import shutil
 import stat
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,6 +148,91 @@ def test_the_next_run_continues_a_partial_download_and_never_uses_it(site: Site,
     fetch(site, "ToyCar", tmp_path)
     assert site.requests[-1][1] == "bytes=5000-"
     assert len(clips(tmp_path, "ToyCar", "train")) == 9
+
+
+def test_a_refused_range_starts_over_and_a_refusal_without_one_is_an_error(site: Site, tmp_path: Path) -> None:
+    part = tmp_path / ".archives-ToyCar/dev_ToyCar.zip.part"
+    part.parent.mkdir()
+    part.write_bytes(b"x" * 5000)
+    site.status["/records/15097779/files"] = [416]
+    fetch(site, "ToyCar", tmp_path)
+    assert len(clips(tmp_path, "ToyCar", "train")) == 9
+    for status in (416, 206):
+        site.status["/records/15097779/files"] = [status]
+        with pytest.raises(UserError, match=f"dev_bearing.zip.* answers {status}"):
+            fetch(site, "bearing", tmp_path)
+        site.status["/api/records"] = [status]
+        with pytest.raises(UserError, match=f"/api/records/15097779 answers {status}"):
+            fetch(site, "bearing", tmp_path)
+
+
+def test_parts_of_archives_that_are_no_longer_asked_for_do_not_disturb(site: Site, tmp_path: Path) -> None:
+    part = tmp_path / ".archives-ToyCar/dev_ToyCar_r2.zip.part"
+    part.parent.mkdir()
+    part.write_bytes(b"x" * 5000)
+    fetch(site, "ToyCar", tmp_path)
+    assert not part.parent.exists()
+
+
+def test_several_processes_may_fetch_one_machine_type(site: Site, tmp_path: Path) -> None:
+    with concurrent.futures.ThreadPoolExecutor(max_workers=4) as pool:
+        fetched = list(pool.map(lambda _: fetch(site, "ToyPet", tmp_path)["archives"], range(4)))
+    assert sorted(map(len, fetched)) == [0, 0, 0, 2]
+    assert [len(clips(tmp_path, "ToyPet", split)) for split in ("train", "test", "supplemental")] == [9, 8, 3]
+
+
+def test_the_failure_of_one_archive_stops_the_others(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dcase, "BLOCK", 256)
+    site.status["eval_data_ToyPet_train.zip"] = [404]
+    site.slow.add("eval_data_ToyPet_test.zip")
+    start = time.monotonic()
+    with pytest.raises(UserError, match=r"train.zip.* answers 404"):
+        fetch(site, "ToyPet", tmp_path)
+    assert time.monotonic() - start < 10  # all of it would take a minute
+    assert (tmp_path / ".archives-ToyPet/eval_data_ToyPet_test.zip.part").exists()
+
+
+def test_a_folder_of_another_year_is_refused(site: Site, tmp_path: Path) -> None:
+    fetch(site, "ToyCar", tmp_path)
+    with pytest.raises(UserError, match=r"holds ToyCar of DCASE 2025 .*but data.year is 2024.*data/dcase\{year\}"):
+        dcase.fetch_machine(2024, "ToyCar", tmp_path, source(site))
+    dcase.refuse_another_year(2024, "fan", tmp_path)
+
+
+def test_a_copy_without_supplemental_clips_has_none_in_the_plan(site: Site, tmp_path: Path) -> None:
+    assert dcase.facts(YEAR, "ToyPet", tmp_path).supplemental == 100  # to be fetched
+    fetch(site, "ToyPet", tmp_path)
+    assert dcase.facts(YEAR, "ToyPet", tmp_path).supplemental == 100
+    shutil.rmtree(tmp_path / "ToyPet/test")
+    shutil.rmtree(tmp_path / "ToyPet/supplemental")
+    assert dcase.facts(YEAR, "ToyPet", tmp_path) == dcase.facts(YEAR, "ToyPet")._replace(
+        supplemental=0, supplement=None
+    )
+
+
+def test_what_a_run_would_fetch_is_told_by_record(site: Site, tmp_path: Path) -> None:
+    fetch(site, "ToyCar", tmp_path)
+    assert dcase.to_fetch(YEAR, ["ToyCar", "bearing", "fan", "ToyPet"], tmp_path) == [
+        f"recordings to fetch into {tmp_path}: {names} of https://zenodo.org/records/{record}"
+        for names, record in (
+            ("dev_bearing.zip, dev_fan.zip", 15097779),
+            ("eval_data_ToyPet_train.zip", 15392814),
+            ("eval_data_ToyPet_test.zip", 15519362),
+        )
+    ]
+
+
+def test_what_differs_from_the_table_of_years_is_told(site: Site, tmp_path: Path) -> None:
+    fetch(site, "bearing", tmp_path)
+    listed = data.folder_clips(tmp_path, "bearing")
+    told = dcase.differences(YEAR, "bearing", listed, tmp_path)
+    assert told[0] == "9 train clips, expected 1000"
+    assert "train clips of 0.2 s, expected 10 s" in told and not any("channel" in line for line in told)
+    told = dcase.differences(2026, "ToyCar", [clip._replace(attributes="spd_1") for clip in listed], tmp_path)
+    assert "attributes are given, expected otherwise" in told
+    assert "train clips have 1 channels, expected 2" in told
 
 
 def test_a_server_without_ranges_starts_over(site: Site, tmp_path: Path) -> None:
@@ -378,6 +466,12 @@ def test_missing_ground_truth_is_a_clear_error(site: Site, tmp_path: Path) -> No
     row = {"clip": "test-0000", "file": "section_00_0777.wav", "section": "00"}
     with pytest.raises(UserError, match="no true name of ToyPet section_00_0777.wav"):
         dcase.revealed_truth([row], dcase.read_truth_list(path, "ToyPet"), "ToyPet", path)
+    with pytest.raises(UserError, match=r"eval_data_list_2025.csv: the true name of ToyPet a.wav cannot be read"):
+        dcase.revealed_truth([row | {"file": "a.wav"}], {"a.wav": "section_0.wav"}, "ToyPet", path)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:2], f"section_00_0777.wav,{lines[1].partition(',')[2]}", *lines[2:]]))
+    with pytest.raises(UserError, match="two clips of ToyPet have the true name section_00_"):
+        dcase.read_truth_list(path, "ToyPet")
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not a list of evaluation clips"):
         dcase.read_truth_list(path, "ToyPet")
@@ -391,3 +485,26 @@ def test_revealed_attributes_are_by_training_clip_name(site: Site, tmp_path: Pat
     assert set(revealed.values()) == {"spd_1", "spd_2", "spd_3", "spd_4"}
     with pytest.raises(UserError, match="no attributes were hidden"):
         dcase.revealed_attributes(YEAR, "ToyCar", tmp_path, source(site))
+
+
+def test_revealed_attributes_are_read_in_either_order_of_columns_with_and_without_suffix(
+    site: Site, tmp_path: Path
+) -> None:
+    relative = dcase.year_row(YEAR)["revealed"].format(set="dev", machine="bearing")
+    lines = site.files[f"/{relative}"].decode().splitlines()
+    names = [line.split(",") for line in lines[1:]]
+    turned = [f"{hidden.removesuffix('.wav')},bearing/train/{true}" for true, hidden in names]
+    for number, listed in enumerate((names_of(lines), names_of([lines[0], *turned]))):
+        site.files[f"/{relative}"] = listed
+        found = dcase.revealed_attributes(YEAR, "bearing", tmp_path / str(number), source(site))
+        assert found["section_00_source_train_normal_0001_noAttribute"] == "spd_2" and len(found) == 9
+    site.files[f"/{relative}"] = names_of([lines[0], *(f"{hidden},{hidden}" for _, hidden in names)])
+    with pytest.raises(UserError, match="reveals no attributes of bearing"):
+        dcase.revealed_attributes(YEAR, "bearing", tmp_path / "none", source(site))
+    site.files[f"/{relative}"] = b"one cell\nonly\n"
+    with pytest.raises(UserError, match="is not a list of revealed attributes"):
+        dcase.revealed_attributes(YEAR, "bearing", tmp_path / "cells", source(site))
+
+
+def names_of(lines: list[str]) -> bytes:
+    return ("\n".join(lines) + "\n").encode()

@@ -16,12 +16,15 @@ import hashlib
 import io
 import json
 import logging
+import re
 import shutil
 import stat
 import tempfile
+import threading
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -82,23 +85,25 @@ def machine_sets(year: int, chosen: list[str]) -> dict[str, list[str]]:
     return {name: members for name, members in by_set.items() if members}
 
 
-def facts(year: int, machine: str) -> data.Facts:
+def facts(year: int, machine: str, folder: Path | None = None) -> data.Facts:
     """What the plan needs to know about a machine type before any file is there.
 
     `classes` is the smallest number that is certain (source and target); `supplement` says only whether there is one,
-    because no public text tells which machine types have clean recordings and which have noise.
+    because no public text tells which machine types have clean recordings and which have noise. A copy in `folder`
+    whose supplemental clips were left out has none.
     """
     set_of(year, machine)
     row, whole = year_row(year), table()
+    supplemental = 0 if folder and _lacks_supplement(year, machine, folder) else row["supplemental"]
     return data.Facts(
         machine=machine,
         train=whole["train_source"] + whole["train_target"],
-        supplemental=row["supplemental"],
+        supplemental=supplemental,
         test=whole["test"],
         target=whole["train_target"],
         labelled=machine not in row["hidden_attributes"],
         classes=2,
-        supplement="mixed" if row["supplemental"] else None,
+        supplement="mixed" if supplemental else None,
     )
 
 
@@ -142,20 +147,93 @@ def missing_archives(year: int, machine: str, folder: Path) -> list[Archive]:
     A copy without supplemental clips is used as it is: whoever put it there may have left them out on purpose.
     """
     place = local_folder(folder, machine)
-
-    def present(split: str) -> bool:
-        return (place / split).is_dir() and any(
-            entry.suffix.lower() in data.READABLE for entry in (place / split).iterdir()
-        )
-
     return [
         archive
         for archive in archives(year, machine)
-        if not all(present(split) for split in archive.holds if split != "supplemental")
+        if not all(_present(place / split) for split in archive.holds if split != "supplemental")
     ]
 
 
+def _present(split: Path) -> bool:
+    return split.is_dir() and any(entry.suffix.lower() in data.READABLE for entry in split.iterdir())
+
+
+def _lacks_supplement(year: int, machine: str, folder: Path) -> bool:
+    """Whether the archive with the supplemental clips counts as present, and they are not there."""
+    missing = missing_archives(year, machine, folder)
+    awaited = any("supplemental" in archive.holds for archive in missing)
+    return not awaited and not _present(local_folder(folder, machine) / "supplemental")
+
+
+def to_fetch(year: int, chosen: Sequence[str], folder: Path) -> list[str]:
+    """What a run would fetch for the chosen machine types, one line for each record."""
+    named: dict[int, list[str]] = {}
+    for machine in chosen:
+        for archive in missing_archives(year, machine, folder):
+            named.setdefault(archive.record, []).append(archive.name)
+    return [
+        f"recordings to fetch into {folder}: {', '.join(names)} of {table()['archives']}/records/{record}"
+        for record, names in named.items()
+    ]
+
+
+def refuse_another_year(year: int, machine: str, folder: Path) -> None:
+    """Raise UserError where a lock file in `folder` says that the machine type was fetched there for another year."""
+    for other in years():
+        if other == year or machine not in machines(other):
+            continue
+        pinned = Lock(lock_file(other, folder)).read()
+        if any(_key(archive) in pinned for archive in archives(other, machine)):
+            raise UserError(
+                f"data.folder {folder} holds {machine} of DCASE {other} ({lock_file(other, folder).name} names it), "
+                f"but data.year is {year}; give every year a folder of its own, such as data/dcase{{year}}, or remove "
+                "the machine type's folder and that lock file"
+            )
+
+
+def differences(year: int, machine: str, listed: Sequence[data.Clip], folder: Path) -> list[str]:
+    """Where a machine type's clips differ from what the table says of the year; the clips count, so these are hints.
+
+    Channels and lengths are read from the header of each split's first clip.
+    """
+    import soundfile
+
+    expected, row, found = facts(year, machine), year_row(year), data.facts(listed, machine)
+    counted = {name: (getattr(found, name), getattr(expected, name)) for name in ("train", "target", "test")}
+    if found.supplemental:  # a copy may leave them out
+        counted["supplemental"] = (found.supplemental, expected.supplemental)
+    told = [f"{count} {what} clips, expected {wanted}" for what, (count, wanted) in counted.items() if count != wanted]
+    if found.labelled != expected.labelled:
+        told.append(f"attributes are {'given' if found.labelled else 'hidden'}, expected otherwise")
+    first = {clip.split: clip for clip in reversed(listed)}
+    for split, clip in first.items():
+        try:
+            header = soundfile.info(folder / clip.path)
+        except (soundfile.SoundFileError, OSError):
+            continue  # told with its reason where the clips are decoded
+        if header.channels != row["channels"]:
+            told.append(f"{split} clips have {header.channels} channels, expected {row['channels']}")
+        seconds = row["seconds"].get(machine)
+        if seconds and abs(header.duration - seconds) > 0.5:
+            told.append(f"{split} clips of {header.duration:.1f} s, expected {seconds} s")
+    return told
+
+
 # --- lock file --------------------------------------------------------------------------------------------
+
+
+def lock_file(year: int, folder: Path) -> Path:
+    """Where the lock file of a year lies."""
+    return folder / f"dcase{year}.lock.json"
+
+
+@contextlib.contextmanager
+def _alone(mutex: Path) -> Iterator[None]:
+    """Other processes that ask for the same mutex wait until this one is done."""
+    mutex.parent.mkdir(parents=True, exist_ok=True)
+    with mutex.open("w") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
 
 
 class Lock:
@@ -170,10 +248,8 @@ class Lock:
 
     def pin(self, key: str, facts: Mapping[str, Any], remedy: str) -> None:
         """Record `facts` under `key`, or raise UserError where other facts are recorded."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_name(f".{self.path.name}.mutex").open("w") as mutex:
-            fcntl.flock(mutex, fcntl.LOCK_EX)
-            pinned = self._read()
+        with _alone(self.path.with_name(f".{self.path.name}.mutex")):
+            pinned = self.read()
             if key not in pinned:
                 pinned[key] = dict(facts)
                 part = self.path.with_name(f".{self.path.name}.part")
@@ -186,7 +262,8 @@ class Lock:
                     f"{self.path} records {pinned[key].get(changed[0])!r}. {remedy}"
                 )
 
-    def _read(self) -> dict[str, Any]:
+    def read(self) -> dict[str, Any]:
+        """Everything recorded so far, by key."""
         if not self.path.exists():
             return {}
         try:
@@ -196,6 +273,10 @@ class Lock:
         if not isinstance(pinned, dict):
             raise UserError(f"{self.path} is not a lock file; restore it, or remove it to pin anew")
         return pinned
+
+
+def _key(archive: Archive) -> str:
+    return f"records/{archive.record}/files/{archive.name}"
 
 
 REMEDY = "If the change is meant (a corrected release), remove this entry from the lock file and fetch again."
@@ -228,6 +309,7 @@ def session(source: Source) -> requests.Session:
 
     made = requests.Session()
     made.max_redirects = 5
+    made.headers["Accept-Encoding"] = "identity"  # sizes and checksums are of the bytes as they lie there
     retry = Retry(
         total=source.retries,
         backoff_factor=source.backoff,
@@ -245,15 +327,22 @@ class ConnectionLostError(UserError):
 
 
 @contextlib.contextmanager
-def _response(web: requests.Session, address: str, source: Source, **options: Any) -> Iterator[requests.Response]:
-    """GET an address; anything but success (200, 206, 416) becomes a UserError that says what to do."""
+def _response(
+    web: requests.Session, address: str, source: Source, start: int = 0, **options: Any
+) -> Iterator[requests.Response]:
+    """GET an address, from byte `start` on; an answer that does not fit becomes a UserError that says what to do.
+
+    Where a range is asked for, 206 and 416 (no such range) fit as well as 200 (the whole).
+    """
     import requests
 
+    if start:
+        options["headers"] = {"Range": f"bytes={start}-"}
     try:
-        with web.get(address, timeout=source.timeout, **options) as response:
+        with web.get(address, timeout=source.timeout, stream=True, **options) as response:
             if address.startswith("https://") and not response.url.startswith("https://"):
                 raise UserError(f"{address} redirects to the unprotected {response.url}; not followed")
-            if response.status_code not in (200, 206, 416):
+            if response.status_code not in ((200, 206, 416) if start else (200,)):
                 raise UserError(
                     f"{address} answers {response.status_code} {response.reason}. "
                     + (
@@ -272,14 +361,15 @@ def _response(web: requests.Session, address: str, source: Source, **options: An
         ) from error
 
 
+BLOCK = 2**16  # bytes read at a time
 MAX_ANSWER = 32 * 2**20  # bytes of a record's description or of a list; the largest list known has 1.5 MB
 
 
 def _small(web: requests.Session, address: str, source: Source) -> bytes:
     """The body of a small answer."""
-    with _response(web, address, source, stream=True) as response:
+    with _response(web, address, source) as response:
         body = bytearray()
-        for block in response.iter_content(2**16):
+        for block in response.iter_content(BLOCK):
             body += block
             if len(body) > MAX_ANSWER:
                 raise UserError(
@@ -305,8 +395,8 @@ def record_entry(web: requests.Session, archive: Archive, source: Source, lock: 
     try:
         answer = json.loads(_small(web, address, source))
         files = {file["key"]: file for file in answer["files"]}
-        licence = answer["metadata"].get("license") or {}
-        licence = str(licence.get("id") if isinstance(licence, dict) else licence)
+        licence = answer["metadata"].get("license")
+        licence = str((licence.get("id") if isinstance(licence, dict) else licence) or "not stated")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{address} does not answer with a record that lists its files ({error!r})") from error
     if archive.name not in files:
@@ -323,16 +413,26 @@ def record_entry(web: requests.Session, archive: Archive, source: Source, lock: 
         raise UserError(f"{address} gives checksum {kind!r} and size {size} of {archive.name}; expected md5 and bytes")
     if archive.md5 and archive.md5 != md5:
         raise UserError(f"{archive.name}: record {archive.record} gives md5 {md5}, the table of years {archive.md5}")
-    lock.pin(f"records/{archive.record}/files/{archive.name}", {"size": size, "md5": md5, "licence": licence}, REMEDY)
-    return Entry(
-        archive.name, size, md5, f"{source.archives}/records/{archive.record}/files/{archive.name}?download=1", licence
-    )
+    lock.pin(_key(archive), {"size": size, "md5": md5, "licence": licence}, REMEDY)
+    return Entry(archive.name, size, md5, f"{source.archives}/{_key(archive)}?download=1", licence)
 
 
-def download(web: requests.Session, entry: Entry, target: Path, source: Source, show_progress: bool = True) -> None:
-    """Download an archive to `target`, continuing an earlier part; it gets its name only when whole and correct."""
+def download(
+    web: requests.Session,
+    entry: Entry,
+    target: Path,
+    source: Source,
+    *,
+    show_progress: bool = True,
+    stop: threading.Event | None = None,
+) -> None:
+    """Download an archive to `target`, continuing an earlier part; it gets its name only when whole and correct.
+
+    Once `stop` is set it ends with an error, and the part stays.
+    """
     from tqdm import tqdm
 
+    stop = stop or threading.Event()
     part = target.with_name(f"{target.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
     with tqdm(
@@ -340,19 +440,17 @@ def download(web: requests.Session, entry: Entry, target: Path, source: Source, 
     ) as bar:
         for attempt in range(source.retries + 1):
             try:
-                _append(web, entry, part, source, bar)
+                _append(web, entry, part, source, bar=bar, stop=stop)
             except ConnectionLostError as error:
-                if attempt == source.retries:
+                if attempt == source.retries or stop.is_set():
                     raise
-                log.warning("%s; continuing at %d bytes", error, part.stat().st_size if part.exists() else 0)
-                time.sleep(source.backoff * 2**attempt)
+                log.warning("%s; continuing at %d bytes", error, _size(part))
+                stop.wait(source.backoff * 2**attempt)
             else:
-                if part.stat().st_size == entry.size:
+                if _size(part) == entry.size:
                     break
         else:
-            raise UserError(
-                f"{entry.address} ends after {part.stat().st_size} of {entry.size} bytes; start again to continue"
-            )
+            raise UserError(f"{entry.address} ends after {_size(part)} of {entry.size} bytes; start again to continue")
     with part.open("rb") as stream:
         md5 = hashlib.file_digest(stream, "md5").hexdigest()
     if md5 != entry.md5:
@@ -364,17 +462,20 @@ def download(web: requests.Session, entry: Entry, target: Path, source: Source, 
     part.rename(target)
 
 
-def _append(web: requests.Session, entry: Entry, part: Path, source: Source, bar: Any) -> None:
-    """One request for what is still missing of `part`."""
-    start = part.stat().st_size if part.exists() else 0
-    if start > entry.size:
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _append(
+    web: requests.Session, entry: Entry, part: Path, source: Source, *, bar: Any, stop: threading.Event
+) -> None:
+    """One request for what is still missing of `part`; a part that the server cannot continue is removed."""
+    if _size(part) > entry.size:
         part.unlink()
-        start = 0
-    bar.n = start
+    start = bar.n = _size(part)
     if start == entry.size:
         return
-    headers = {"Range": f"bytes={start}-"} if start else {}
-    with _response(web, entry.address, source, stream=True, headers=headers) as response:
+    with _response(web, entry.address, source, start) as response:
         continued = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
         if response.status_code == 416 or (response.status_code == 206 and not continued):
             part.unlink()
@@ -382,7 +483,9 @@ def _append(web: requests.Session, entry: Entry, part: Path, source: Source, bar
         if response.status_code == 200:
             start = bar.n = 0
         with part.open("ab" if start else "wb") as stream:
-            for block in response.iter_content(2**16):
+            for block in response.iter_content(BLOCK):
+                if stop.is_set():
+                    raise UserError(f"{entry.name}: stopped at {start} of {entry.size} bytes; start again to continue")
                 start += len(block)
                 if start > entry.size:
                     stream.close()
@@ -415,6 +518,11 @@ def unpack(archive: Path, machine: str, target: Path) -> int:
                 _move_into(Path(folder), target)
     except UNREADABLE_ZIP as error:
         raise UserError(f"{archive} cannot be unpacked ({error}); remove it and fetch again") from error
+    except OSError as error:  # a full disk, or a damaged position in the zip
+        raise UserError(
+            f"{archive} cannot be unpacked into {target} ({error.strerror or error}); make room there, and where there "
+            "is room, remove the archive and fetch again"
+        ) from error
     return written
 
 
@@ -491,36 +599,48 @@ def fetch_machine(
     size, md5 and licence; an empty list where the local copy was complete.
     """
     source = source or Source.of()
-    place, wanted = local_folder(folder, machine), missing_archives(year, machine, folder)
-    if not wanted:
-        log.info("%s: local copy %s is used as it is", machine, place)
-        return {"archives": []}
-    lock = Lock(folder / f"dcase{year}.lock.json")
-    web = session(source)
+    refuse_another_year(year, machine, folder)
+    if missing_archives(year, machine, folder):
+        with _alone(folder / f".{machine}.mutex"):
+            # Another process may have fetched it meanwhile.
+            if wanted := missing_archives(year, machine, folder):
+                return {"archives": _fetch(year, machine, wanted, folder, source=source, show_progress=show_progress)}
+    log.info("%s: local copy %s is used as it is", machine, local_folder(folder, machine))
+    return {"archives": []}
+
+
+def _fetch(
+    year: int, machine: str, wanted: Sequence[Archive], folder: Path, *, source: Source, show_progress: bool
+) -> list[dict[str, Any]]:
+    """Download and unpack archives of a machine type; what of them was there before is kept."""
+    place, lock, web = local_folder(folder, machine), Lock(lock_file(year, folder)), session(source)
     entries = [record_entry(web, archive, source, lock) for archive in wanted]
     for licence in sorted({entry.licence for entry in entries}):
         log.info("%s: licence of the recordings as stated by the record: %s", machine, licence)
-    arrived = folder / f".archives-{machine}"  # of this machine type alone: others may be fetched at the same time
+    arrived = folder / f".archives-{machine}"
     files = [arrived / entry.name for entry in entries]
+    stop = threading.Event()
 
     def fetch(entry: Entry, file: Path) -> None:
         if not file.exists():
-            download(web, entry, file, source, show_progress)
+            download(web, entry, file, source, show_progress=show_progress, stop=stop)
 
     with concurrent.futures.ThreadPoolExecutor(max_workers=4) as pool:
-        for done in [pool.submit(fetch, entry, file) for entry, file in zip(entries, files, strict=True)]:
-            done.result()
+        started = [pool.submit(fetch, entry, file) for entry, file in zip(entries, files, strict=True)]
+        try:
+            for done in concurrent.futures.as_completed(started):
+                done.result()
+        except BaseException:  # Ctrl-C as well: the others end at their next block instead of at their last
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     for file in files:
         start = time.perf_counter()
         written = unpack(file, machine, place)
         log.info("%s: unpacked %.0f MB/s", file.name, written / 1e6 / max(time.perf_counter() - start, 1e-9))
         file.unlink()
-    arrived.rmdir()
-    return {
-        "archives": [
-            {"name": entry.name, "size": entry.size, "md5": entry.md5, "licence": entry.licence} for entry in entries
-        ]
-    }
+    shutil.rmtree(arrived)  # with what is left of archives that are no longer asked for
+    return [{"name": entry.name, "size": entry.size, "md5": entry.md5, "licence": entry.licence} for entry in entries]
 
 
 # --- truth about evaluation clips, from the organisers' repository ----------------------------------------
@@ -532,12 +652,12 @@ def fetch_list(year: int, relative: str, folder: Path, source: Source | None = N
     target = folder / "organisers" / relative
     if not target.exists():
         body = _small(session(source), f"{source.organisers}/{relative}", source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as part:
-            part.write(body)
-        Path(part.name).replace(target)
+        with _alone(target.with_name(f".{target.name}.mutex")):
+            part = target.with_name(f".{target.name}.part")
+            part.write_bytes(body)
+            part.replace(target)
     sha256 = hashlib.sha256(target.read_bytes()).hexdigest()
-    Lock(folder / f"dcase{year}.lock.json").pin(relative, {"sha256": sha256}, REMEDY)
+    Lock(lock_file(year, folder)).pin(relative, {"sha256": sha256}, REMEDY)
     return target
 
 
@@ -561,6 +681,8 @@ def read_truth_list(path: Path, machine: str) -> dict[str, str]:
             if cells[0] in names:
                 raise UserError(f"{path}: {cells[0]} of {machine} is listed more than once")
             names[cells[0]] = cells[1]
+    if double := next((true for true, count in Counter(names.values()).items() if count > 1), None):
+        raise UserError(f"{path}: two clips of {machine} have the true name {double}; correct the list")
     if not names:
         raise UserError(
             f"{path} says nothing about machine type {machine!r} (it lists {', '.join(blocks) or 'nothing'}), so its "
@@ -576,15 +698,19 @@ def revealed_truth(
 
     `rows` have the columns clip, file, section and so on; `names` comes from `read_truth_list`, found in `path`.
     """
+    by_stem = {_stem(anonymous): true for anonymous, true in names.items()}
     filled = []
     for row in rows:
         file = row["file"]
-        true = names.get(file) or names.get(file.replace("_test_", "_"))
+        true = by_stem.get(_stem(file)) or by_stem.get(_stem(file).replace("_test_", "_"))
         if true is None:
             raise UserError(
                 f"{path} has no true name of {machine} {file}; the list and the recordings do not belong together"
             )
-        clip = data.parse_name(machine, "test", true)
+        try:
+            clip = data.parse_name(machine, "test", f"{_stem(true)}.wav")
+        except UserError as error:
+            raise UserError(f"{path}: the true name of {machine} {file} cannot be read: {error}") from error
         if clip.section != row["section"] or not clip.domain or not clip.condition:
             raise UserError(f"{path}: {true!r} states no domain and condition of {machine} {file}")
         filled.append(row | {"domain": clip.domain, "condition": clip.condition, "attributes": clip.attributes or ""})
@@ -593,10 +719,16 @@ def revealed_truth(
     return filled
 
 
+def _stem(name: str) -> str:
+    """A clip's name without folder and suffix; dots inside it stay."""
+    return re.sub(r"\.(wav|flac|ogg|mp3)$", "", name.strip().replace("\\", "/").rpartition("/")[2])
+
+
 def revealed_attributes(year: int, machine: str, folder: Path, source: Source | None = None) -> dict[str, str]:
     """Attributes revealed after the challenge, by training clip name; a diagnostic of pseudo labels, never an input.
 
-    Raises UserError for a machine type whose attributes were never hidden.
+    The list has a column of names as they were given out, ending in noAttribute, and one of names with attributes,
+    in either order. Raises UserError for a machine type whose attributes were never hidden.
     """
     row = year_row(year)
     if machine not in row["hidden_attributes"] or not row["revealed"]:
@@ -604,13 +736,12 @@ def revealed_attributes(year: int, machine: str, folder: Path, source: Source | 
     short = {"development": "dev", "evaluation": "eval"}[set_of(year, machine)]
     path = fetch_list(year, row["revealed"].format(set=short, machine=machine), folder, source)
     try:
-        rows = data.read_csv(path)
-        return {
-            Path(row["target_file_name"]).stem: data.parse_name(machine, "train", row["source_file_name"]).attributes
-            or ""
-            for row in rows
-        }
-    except (KeyError, TypeError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"{path} is not a list of revealed attributes ({error!r}); remove it and fetch again"
-        ) from error
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            _, *rows = [[_stem(cell) for cell in row[:2]] for row in csv.reader(stream) if row] or [[]]
+        pairs = [(own, other) if own.endswith("noAttribute") else (other, own) for own, other in rows]
+        parsed = {hidden: data.parse_name(machine, "train", f"{true}.wav").attributes for hidden, true in pairs}
+    except (UserError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} is not a list of revealed attributes ({error}); remove it and fetch again") from error
+    if not any(parsed.values()):
+        raise UserError(f"{path} reveals no attributes of {machine}; expected names with and without attributes")
+    return {hidden: attributes or "" for hidden, attributes in parsed.items()}
