@@ -187,12 +187,19 @@ def remount(folder: Path, options: str) -> None:
 
 
 def test_a_full_disk_is_told_and_the_next_run_ends_well(tiny_run: Run, tmp_path: Path) -> None:
-    run = fresh_like(tiny_run, tmp_path / "run", store=str(tiny_run.folder / "results/.store"))
-    with small_disk(run.folder / "results", "3m"):
+    """First a program finds no room for its outputs, then Snakemake, further on, perhaps none for its records."""
+    with small_disk(tmp_path / "run", "200m") as folder:
+        run = fresh_like(tiny_run, folder, store=str(tiny_run.folder / "results/.store"))
+        code = shutil.disk_usage(folder).used
+        remount(folder, f"size={code + 3 * 2**20}")
         printed = run.snakemake(fails=True)
         assert "the disk is full; free some space" in printed and "Traceback" not in printed
         whole(run)
-        remount(run.folder / "results", "size=200m")
+        remount(folder, f"size={code + 10 * 2**20}")
+        printed = run.snakemake(fails=True)
+        assert "the disk is full; free some space" in printed or "No space left on device" in printed
+        whole(run)
+        remount(folder, "size=200m")
         run.snakemake()
         assert differences(run.contents(), tiny_run.contents()) == []
 

@@ -4,12 +4,11 @@ import contextlib
 import json
 import re
 import tempfile
-import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from firstshot.fingerprint import file_sha256
+from firstshot.fingerprint import Memory, file_sha256
 
 # glibc settings under which big buffers are kept for the next step instead of being returned to the system after every
 # operation: a CPU step of Spec at its published size takes half the time (benchmarks/spec.py --allocator tuned).
@@ -24,10 +23,7 @@ class Digests:
     """sha256 by file, kept in the file `memory` between runs."""
 
     def __init__(self, memory: Path) -> None:
-        self.memory = memory
-        self._known: dict[str, str] = {}
-        with contextlib.suppress(OSError, ValueError):
-            self._known = dict(json.loads(memory.read_text()))
+        self.memory = Memory(memory)
 
     def sha256(self, file: Path) -> str:
         """Digest of the file's content, or `missing`."""
@@ -36,10 +32,10 @@ class Digests:
         except OSError:
             return "missing"
         key = f"{file}:{stat.st_size}:{stat.st_mtime_ns}"
-        if key not in self._known:
-            self._known[key] = file_sha256(file)
-            self._save()
-        return self._known[key]
+        if key not in self.memory.known:
+            self.memory.known[key] = file_sha256(file)
+            self.memory.save()
+        return str(self.memory.known[key])
 
     def contradictions(self, checkpoints: Mapping[str, Mapping[str, Any]], used: Iterable[str]) -> list[str]:
         """Checkpoints whose digest is not the one that the config expects, one line each."""
@@ -53,16 +49,12 @@ class Digests:
                 )
         return found
 
-    def _save(self) -> None:
-        part = self.memory.with_name(f".{self.memory.name}.{uuid.uuid4().hex[:12]}")
-        with contextlib.suppress(OSError):  # a folder that cannot be written costs only the time to hash again
-            self.memory.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(self._known, indent=1))
-            part.rename(self.memory)
 
+def unfit(results: Path, experiment: str, machines: Iterable[str], recordings: Mapping[str, Any]) -> list[str]:
+    """Why results of these machine types cannot go to `results`/`experiment`, one line each; nothing where they can.
 
-def unfit(results: Path, experiment: str, machines: Iterable[str]) -> list[str]:
-    """Why results of these machine types cannot go to `results`/`experiment`, one line each; nothing where they can."""
+    `recordings` is the config's section `data`.
+    """
     try:
         results.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=results):
@@ -79,10 +71,48 @@ def unfit(results: Path, experiment: str, machines: Iterable[str]) -> list[str]:
             f"a name of its own: {folder} holds results of other machine types ({', '.join(there)}); "
             f"name this experiment otherwise (--config experiment=...), or delete {folder}"
         ]
+    here, kept = _identity(recordings), _kept_identity(folder)
+    others = [key for key in sorted({*here, *kept}) if here.get(key) != kept.get(key)] if kept else []
+    if others:
+        found = "; ".join(f"{key}: {kept.get(key)}, in this config {here.get(key)}" for key in others)
+        return [
+            f"a name of its own: {folder} holds results of other recordings ({found}); name this experiment otherwise "
+            "(--config experiment=...), or, to replace those results or where only the place of the same recordings "
+            f"has changed, delete {folder / IDENTITY}"
+        ]
     return []
 
 
-# What Slurm says, and what to do about it.
+IDENTITY = "experiment.json"  # in the folder of an experiment: which recordings its results are of
+
+
+def claim(results: Path, experiment: str, recordings: Mapping[str, Any]) -> None:
+    """Write down which recordings the results in `results`/`experiment` are of, where that is not known yet."""
+    file = results / experiment / IDENTITY
+    if not _kept_identity(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f".{IDENTITY}.part")
+        part.write_text(json.dumps(_identity(recordings), sort_keys=True, indent=1, ensure_ascii=False) + "\n")
+        part.rename(file)
+
+
+def _identity(recordings: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells the recordings of one experiment from those of another that has machine types of the same name."""
+    named = {"synthetic": (), "dcase": ("year",), "folder": ("folder",), "manifest": ("folder", "manifest")}
+    source = recordings["source"]
+    found = {"data.source": source} | {f"data.{key}": recordings[key] for key in named[source]}
+    if source == "synthetic":  # machine types may be added
+        found |= {f"data.synthetic.{key}": it for key, it in recordings["synthetic"].items() if key != "machines"}
+    return found
+
+
+def _kept_identity(folder: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads((folder / IDENTITY).read_text()))
+    return {}
+
+
+# What Slurm and Snakemake say, and what to do about it.
 REMEDIES = (
     (
         r"[Ii]nvalid partition",
@@ -98,6 +128,10 @@ REMEDIES = (
         "a job was killed because it needed more memory than it had asked for. Each attempt asks for more (retries in "
         "slurm/config.yaml); where the last one was too small as well, raise it there: "
         "set-resources: {%s: {mem_mb: ...}}. Finished jobs are kept: start again",
+    ),
+    (
+        r"No space left on device",
+        "the disk is full: free some space (old results: `make prune-store`) and start again; finished jobs are kept",
     ),
     (
         r"DUE TO TIME LIMIT|TIMEOUT",

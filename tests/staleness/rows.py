@@ -175,6 +175,7 @@ def recordings(finished: Run, folder: Path) -> Run:
         checkpoints={name: {"file": f"checkpoints/{name}.pt"} for name in ("beats", "eat", "sslam")},
         enhance={"non_target": list(MACHINES)},
     )
+    (run.results / "experiment.json").unlink(missing_ok=True)  # other recordings, so far as the config can tell
     run.run()
     return run
 

@@ -77,12 +77,13 @@ onerror:
 
 onstart:
     lacking = [
-        *planning.unfit(Path(config["results"]), config["experiment"], PLAN.machines),
+        *planning.unfit(Path(config["results"]), config["experiment"], PLAN.machines, config["data"]),
         *experiment.missing(PLAN),
         *DIGESTS.contradictions(config["checkpoints"], PLAN.checkpoints),
     ]
     if lacking:
         raise WorkflowError("cannot start, this is missing:\n  " + "\n  ".join(lacking))
+    planning.claim(Path(config["results"]), config["experiment"], config["data"])
 
 
 # Data files of the package count as code where they are used.
