@@ -1,6 +1,7 @@
 """The audit says of every artefact whether it belongs to the present code, config and inputs, and why not."""
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -8,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from rows import recordings
-from tinyrun import Run
+from tinyrun import ROOT, Run
 
-from firstshot import audit, job
+from firstshot import audit, dcase, job
 
 
 @pytest.fixture
@@ -104,6 +105,27 @@ def test_a_changed_recording_is_noticed(tiny_run: Run, tmp_path: Path) -> None:
     assert "data/hammer/train" not in stale(text)
 
 
+def test_auditing_what_is_made_on_request_makes_nothing(run: Run) -> None:
+    asked = "results/tiny/bundle/hammer.1.firstshot", "results/tiny/inspect/hammer/index.html"
+    _, text = audited(run, *asked)
+    assert "not there results/tiny/bundle/hammer.1.json" in text
+    assert "not there results/tiny/inspect/hammer/index.json" in text and "stale: 0" in text
+    assert not (run.results / "bundle").exists() and not (run.results / "inspect").exists()
+
+
+def test_auditing_fetches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise AssertionError("fetched")
+
+    monkeypatch.setattr(dcase, "fetch_list", refused)
+    arguments = ["--truth", f"{tmp_path}/truth.csv", "--year", "2025", "--folder", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["truth_fetch.py", *arguments, "--out", f"{tmp_path}/revealed.csv"])
+    found = audit.Audit()
+    with job.examining(found.compare):
+        runpy.run_path(str(ROOT / "workflow/scripts/truth_fetch.py"))["main"]()
+    assert found.absent == [tmp_path / "revealed.json"] and list(tmp_path.iterdir()) == []
+
+
 def test_an_impossible_config_is_told_in_one_line(run: Run) -> None:
     run.configure(seeds=["x"])
     status, text = audited(run)
@@ -114,6 +136,10 @@ def test_a_damaged_side_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text("{}")
     found = audit.Audit()
     found.compare(job.artefact({"model": tmp_path / "model.bin"}))
+    assert found.stale == {tmp_path / "model.json": ["the side file is damaged"]}
+    of_another_shape = {"key": "", "rule": "train", "outputs": {}, "inputs": [], "params": 1}
+    (tmp_path / "model.json").write_text(json.dumps(of_another_shape))
+    found.compare(job.artefact({"model": tmp_path / "model.bin"}, inputs={"audio": None}, params={"rate": 1}))
     assert found.stale == {tmp_path / "model.json": ["the side file is damaged"]}
     (tmp_path / "other.json").write_text(json.dumps({"key": "", "rule": "train", "outputs": {}}))
     assert found.left_over() == [tmp_path / "other.json"]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from firstshot import fingerprint
 from firstshot.errors import UserError
 from firstshot.fingerprint import Fingerprint
 
@@ -26,8 +27,12 @@ def code(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def read(code: Path, memory: Path | None = None) -> Fingerprint:
+    return Fingerprint({"lib": code / "lib", "scripts": code / "scripts"}, memory)
+
+
 def digest(code: Path, *names: str) -> str:
-    return Fingerprint({"lib": code / "lib", "scripts": code / "scripts"}).digest(*names)
+    return read(code).digest(*names)
 
 
 @pytest.mark.parametrize(
@@ -80,3 +85,45 @@ def test_the_modules_that_only_move_bytes_do_not_count() -> None:
     here = Path(__file__).resolve().parents[1]
     modules = Fingerprint({"firstshot": here / "src/firstshot"}).modules("firstshot.fingerprint", "firstshot")
     assert list(modules) == ["firstshot"]
+
+
+def test_a_change_of_what_is_left_out_counts_for_everybody_by_a_higher_scheme(
+    code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = [digest(code, name) for name in ("lib.loss", "scripts.train", "lib/tables/years.yaml")]
+    monkeypatch.setattr(fingerprint, "SCHEME", f"{fingerprint.SCHEME}0")
+    after = [digest(code, name) for name in ("lib.loss", "scripts.train", "lib/tables/years.yaml")]
+    assert not set(before) & set(after)
+
+
+def test_unchanged_modules_are_not_parsed_again(code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = tmp_path / "cache/modules.json"
+    before = read(code, memory).digest("lib.eat", "lib.beats")
+    parsed: list[str] = []
+    parse = fingerprint._code
+
+    def counted(content: bytes, package: list[str], file: Path) -> tuple[str, list[str]]:
+        parsed.append(file.name)
+        return parse(content, package, file)
+
+    monkeypatch.setattr(fingerprint, "_code", counted)
+    assert read(code, memory).digest("lib.eat", "lib.beats") == before and parsed == []
+    (code / "lib/loss.py").write_text("def loss(x):\n    return x + 2\n")
+    after = read(code, memory).digest("lib.eat", "lib.beats")
+    assert parsed == ["loss.py"] and after == digest(code, "lib.eat", "lib.beats") != before
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{"], ids=["empty", "list", "cut"])
+def test_a_damaged_memory_of_modules_costs_only_time(code: Path, tmp_path: Path, text: str) -> None:
+    memory = tmp_path / "modules.json"
+    memory.write_text(text)
+    assert read(code, memory).digest("lib.eat") == digest(code, "lib.eat")
+
+
+def test_jobs_are_handed_the_digests_that_their_plan_saw(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(fingerprint.PLANNED, raising=False)
+    planned = read(code).planned("lib.eat", "lib.beats", main=True)
+    assert read(code).planned("scripts.train", main=False) == digest(code, "scripts.train")
+    (code / "lib/loss.py").write_text("def loss(x):\n    return x + 2\n")
+    assert read(code).planned("lib.eat", "lib.beats", main=False) == planned != digest(code, "lib.eat", "lib.beats")
+    assert read(code).planned("lib.eat", "lib.beats", main=True) == digest(code, "lib.eat", "lib.beats")

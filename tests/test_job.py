@@ -1,6 +1,8 @@
 """Stage programs: whole outputs or none, the store, the lock, the code check."""
 
+import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -88,7 +90,7 @@ def test_the_same_work_is_linked_from_the_store_with_the_same_side_file(folder: 
 
 @pytest.mark.parametrize(
     "change",
-    [{"split": "test"}, {"params": '{"rate":0.2}'}, {"text": "other"}, {"store": ""}],
+    [{"split": "test"}, {"params": '{"rate":0.2}'}, {"text": "other"}, {"store": ""}, {"threads": 2}],
     ids=lambda c: next(iter(c)),
 )
 def test_other_work_is_computed(folder: Path, change: dict[str, object]) -> None:
@@ -156,6 +158,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(folder: Path) -> None
         first.send_signal(signal.SIGKILL)
     assert [name for name in files(folder / "a") if not name.startswith(".")] == []
     (folder / "a/.model.0123456789abcdef.state").write_text("resumable state of other work")
+    (folder / "a/.model.0123456789abcdef.state.123.part").write_text("half of one")
     assert run(folder, slow=0).returncode == 0
     assert files(folder / "a") == ["curve.csv", "model.bin", "model.json"]
 
@@ -166,6 +169,39 @@ def test_a_full_disk_is_told_with_the_remedy(tmp_path: Path) -> None:
         artefact.path("model").write_text("half")
         raise RuntimeError("I/O error: No space left on device (os error 28)")
     assert files(tmp_path) == []
+
+
+def test_a_half_written_state_of_a_killed_program_is_removed_and_a_whole_one_kept(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), job.artefact({"model": tmp_path / "m.bin"}) as artefact:
+        artefact.state.write_text("whole")
+        artefact.state.with_name(f"{artefact.state.name}.123.part").write_text("half")
+        raise RuntimeError
+    with pytest.raises(RuntimeError), job.artefact({"model": tmp_path / "m.bin"}) as artefact:
+        assert files(tmp_path) == sorted([f".{artefact.side.name}.lock", artefact.state.name])
+        raise RuntimeError
+
+
+def test_a_state_is_kept_until_the_store_has_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job._run, "store", tmp_path / "store")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "_new_entry", killed)
+    with pytest.raises(KeyboardInterrupt), job.artefact({"model": tmp_path / "m.bin"}) as artefact:
+        artefact.state.write_text("resumable")
+        artefact.path("model").write_text("model")
+    assert artefact.state.is_file() and (tmp_path / "m.bin").is_file()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(job.fcntl, "flock", refused)
+    with pytest.raises(UserError, match="no locks.*set `results` and `store`"), job.artefact({"m": tmp_path / "m.bin"}):
+        pass
 
 
 def test_a_real_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
@@ -230,10 +266,14 @@ def test_pruning_keeps_what_results_link_to_and_what_was_used_lately(folder: Pat
     shutil.rmtree(folder / "b")
     (store / "ab").mkdir(exist_ok=True)
     (store / "ab/.entry.lock").touch()
-    assert job.prune(store, unused_days=1) == (0, 0, 3)
+    (store / "ab/.entry.0123456789ab").mkdir()  # in the making, still empty
+    assert job.prune(store, unused_days=1) == (0, 0, 4)
     removed, freed, kept = job.prune(store, dry_run=True)
-    assert (removed, kept) == (1, 2) and freed > 0
-    assert job.prune(store) == (removed, freed, kept) and job.prune(store) == (0, 0, 2)
+    assert (removed, kept) == (1, 3) and freed > 0
+    assert job.prune(store) == (removed, freed, kept) and job.prune(store) == (0, 0, 3)
+    yesterday = time.time() - 2 * 86400
+    os.utime(store / "ab/.entry.0123456789ab", (yesterday, yesterday))
+    assert job.prune(store) == (1, 0, 2)
     assert "re-linked" in run(folder, "c").stderr
     assert "computed" in run(folder, "d", split="test").stderr
     with pytest.raises(UserError, match="is no folder"):

@@ -32,16 +32,16 @@ class Audit:
         if not side.is_file():
             self.absent.append(side)
             return
+        expected = artefact.expected()
         try:
             recorded = json.loads(side.read_text(encoding="utf-8"))
-            listed = {entry["file"]: entry for entry in recorded["outputs"].values()}
+            listed = {entry["file"]: (entry["bytes"], entry["sha256"]) for entry in recorded["outputs"].values()}
+            differences = [] if recorded.get("key") == expected["key"] else list(_differences(recorded, expected))
         except (ValueError, KeyError, TypeError, AttributeError):
             self.reasons[side] = ["the side file is damaged"]
             return
-        expected = artefact.expected()
-        differences = [] if recorded.get("key") == expected["key"] else list(_differences(recorded, expected))
         if recorded.get("key") != expected["key"] and not differences and _inputs_are_there(expected):
-            differences = ["made by another version of the programs' frame (job.KEY_VERSION)"]
+            differences = ["made by another version of the programs' frame (firstshot.job)"]
         if all(path.exists() for path in artefact.outputs.values()):
             self.reasons[side] = [*differences, *self._outputs(artefact.outputs.values(), listed)]
         elif differences:
@@ -56,14 +56,14 @@ class Audit:
             if side.suffix == ".json":
                 self.reasons[side] = [why]
 
-    def _outputs(self, paths: Iterable[Path], listed: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    def _outputs(self, paths: Iterable[Path], listed: Mapping[str, tuple[int, str]]) -> Iterator[str]:
         for path in paths:
-            entry = listed.get(path.name)
-            if entry is None:
+            length, sha256 = listed.get(path.name, (None, ""))
+            if length is None:
                 yield f"{path.name} is not listed in the side file"
-            elif job.size(path) != entry["bytes"]:
-                yield f"{path.name} has {job.size(path)} bytes, recorded are {entry['bytes']}"
-            elif self.deep and job.content_sha256(path) != entry["sha256"]:
+            elif job.size(path) != length:
+                yield f"{path.name} has {job.size(path)} bytes, recorded are {length}"
+            elif self.deep and job.content_sha256(path) != sha256:
                 yield f"{path.name} has another content than recorded"
 
     @property

@@ -6,28 +6,62 @@ slash ("firstshot/published/dcase.yaml") is a data file and counts by its conten
 seen, so whoever selects a module by name (a frontend) names that module in the call.
 
 Left out on purpose are the modules in `NOT_COUNTED`: they move bytes and word messages, they do not make results. A
-change there which does change results goes with a higher `firstshot.job.KEY_VERSION`.
+change there which does change results goes with a higher `SCHEME`.
 """
 
 import ast
+import contextlib
 import hashlib
+import json
+import os
+import sys
+import uuid
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from firstshot.errors import UserError
 
 PACKAGE = Path(__file__).resolve().parent
 NOT_COUNTED = frozenset({"firstshot.job", "firstshot.fingerprint", "firstshot.errors"})
-# Bumped when digests are to change for every module at once, for instance with another version of Python's grammar.
-SCHEME = "1"
+# Part of every digest. Raised when a change in a module of `NOT_COUNTED` changes what programs compute, or how digests
+# are made.
+SCHEME = "2"
+# Digests as a plan saw them, by modules, for its jobs on other machines: these read the workflow again when they start.
+PLANNED = "FIRSTSHOT_PLANNED_CODE"
+
+
+class Memory:
+    """What was found out once, kept in a JSON file between runs; one that cannot be read or written costs only time."""
+
+    def __init__(self, file: Path | None) -> None:
+        self.file = file
+        self.known: dict[str, Any] = {}
+        if file is not None:
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                self.known = dict(json.loads(file.read_text()))
+
+    def save(self) -> None:
+        if self.file is None:
+            return
+        part = self.file.with_name(f".{self.file.name}.{uuid.uuid4().hex[:12]}")
+        with contextlib.suppress(OSError):
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(self.known, indent=1))
+            part.rename(self.file)
 
 
 class Fingerprint:
-    """Digests of modules under the given roots, e.g. {"firstshot": src/firstshot, "scripts": workflow/scripts}."""
+    """Digests of modules under the given roots, e.g. {"firstshot": src/firstshot, "scripts": workflow/scripts}.
 
-    def __init__(self, roots: Mapping[str, Path]) -> None:
+    memory : file that keeps what was read, by name and content, so that unchanged modules are not parsed again
+    """
+
+    def __init__(self, roots: Mapping[str, Path], memory: Path | None = None) -> None:
         self.roots = {name: Path(path) for name, path in roots.items()}
+        self._memory, self._learnt = Memory(memory), False
+        self._handed_down: dict[str, str] = {}
         self.digest = lru_cache(maxsize=None)(self._digest)
         self._read = lru_cache(maxsize=None)(self._read_module)
 
@@ -57,24 +91,49 @@ class Fingerprint:
 
         Raises UserError for a name that has no file.
         """
-        return hashlib.sha256(repr((SCHEME, list(self.modules(*names).items()))).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(repr((SCHEME, list(self.modules(*names).items()))).encode()).hexdigest()[:16]
+        if self._learnt:
+            self._memory.save()
+            self._learnt = False
+        return digest
+
+    def planned(self, *names: str, main: bool) -> str:
+        """`digest` as the plan saw it: the main process hands it down in the environment, where its jobs find it."""
+        modules = "+".join(names)
+        if not main:
+            return str(json.loads(os.environ.get(PLANNED, "{}")).get(modules) or self.digest(*names))
+        if modules not in self._handed_down:
+            self._handed_down[modules] = self.digest(*names)
+            os.environ[PLANNED] = json.dumps(self._handed_down)
+        return self._handed_down[modules]
 
     def _read_module(self, name: str) -> tuple[str, frozenset[str]]:
         file = self.path(name)
         if file is None:
             raise UserError(f"no code file for '{name}' under {', '.join(map(str, self.roots.values()))}")
         content = file.read_bytes()
+        sha256 = hashlib.sha256(content).hexdigest()
         if "/" in name:
-            return hashlib.sha256(content).hexdigest(), frozenset()
-        tree = ast.parse(content, filename=str(file))
+            return sha256, frozenset()
         package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
-        nodes = list(ast.walk(tree))
-        wanted = _imports(nodes, package)
-        _drop_docstrings(nodes)
-        # Importing a.b.c also runs a/__init__.py and a/b/__init__.py.
-        parents = {".".join(parts[:n]) for parts in (w.split(".") for w in wanted) for n in range(1, len(parts) + 1)}
-        known = frozenset(p for p in parents if self.path(p) is not None)
-        return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), known
+        read_from = [SCHEME, sys.version, package, sha256]
+        before = self._memory.known.get(name)
+        if not isinstance(before, dict) or before.get("read_from") != read_from:
+            code, imports = _code(content, package, file)
+            before = {"read_from": read_from, "code": code, "imports": imports}
+            self._memory.known[name], self._learnt = before, True
+        return before["code"], frozenset(name for name in before["imports"] if self.path(name) is not None)
+
+
+def _code(content: bytes, package: list[str], file: Path) -> tuple[str, list[str]]:
+    """sha256 of a module's code, and the modules that may be run by its imports."""
+    tree = ast.parse(content, filename=str(file))
+    nodes = list(ast.walk(tree))
+    wanted = _imports(nodes, package)
+    _drop_docstrings(nodes)
+    # Importing a.b.c also runs a/__init__.py and a/b/__init__.py.
+    parents = {".".join(parts[:n]) for parts in (w.split(".") for w in wanted) for n in range(1, len(parts) + 1)}
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), sorted(parents)
 
 
 def _imports(nodes: Iterable[ast.AST], package: list[str]) -> set[str]:
@@ -107,9 +166,9 @@ def _drop_docstrings(nodes: Iterable[ast.AST]) -> None:
             node.body = node.body[1:] or [ast.Pass()]
 
 
-def for_scripts(scripts: Path) -> Fingerprint:
+def for_scripts(scripts: Path, memory: Path | None = None) -> Fingerprint:
     """Fingerprint of this package together with a folder of stage programs."""
-    return Fingerprint({"firstshot": PACKAGE, "scripts": scripts})
+    return Fingerprint({"firstshot": PACKAGE, "scripts": scripts}, memory)
 
 
 def file_sha256(path: Path) -> str:

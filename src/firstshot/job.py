@@ -35,16 +35,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 from firstshot import fingerprint
 from firstshot.errors import UserError
 
-if TYPE_CHECKING:
-    import torch
-
-# Part of every key. Raised when a change in this module changes what programs compute (see firstshot.fingerprint).
-KEY_VERSION = 1
 # Stored outputs up to this size are hashed before they are linked; larger ones are checked by size.
 VERIFY_BYTES = 256 * 2**20
 PROGRESS_SECONDS = 10.0
@@ -90,7 +85,8 @@ def _folder(text: str) -> Path | None:
     return Path(text) if text else None
 
 
-SHARED_OPTIONS = frozenset({"params", "code", "store", "threads", "device", "save_every_s"})
+# Threads are not among them: by their number a sum is rounded otherwise, so it is part of the key.
+SHARED_OPTIONS = frozenset({"params", "code", "store", "device", "save_every_s"})
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
@@ -104,7 +100,6 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> arg
     logging.getLogger("firstshot").setLevel(logging.INFO)
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         os.environ[variable] = str(args.threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     program = Path(sys.argv[0])
     _run.rule = program.stem
     _run.code = _checked_code(args.code, program.resolve().parent)
@@ -146,6 +141,11 @@ def examining(examine: "Callable[[Artefact], None]") -> Iterator[None]:
     finally:
         for name, value in vars(before).items():
             setattr(_run, name, value)
+
+
+def examined() -> bool:
+    """This program is only asked what it would do: it fetches and writes nothing."""
+    return _run.examine is not None
 
 
 def main(function: Callable[[], object]) -> NoReturn:
@@ -190,26 +190,6 @@ def progress(step: int, total: int, **values: float | str) -> None:
         _progress.update(start=0.0)
     else:
         _progress["last"] = now
-
-
-def torch_setup(args: argparse.Namespace) -> "torch.device":
-    """Device asked for by --device; sets torch's threads and deterministic algorithms.
-
-    Raises UserError where --device cuda finds no GPU.
-    """
-    import torch
-
-    torch.set_num_threads(args.threads)
-    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would import the compiler, 1.5 s
-    # Deterministic mode would fill all new memory, which only helps to find bugs.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = False
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "compute.device is cuda, but torch finds no GPU here; use a GPU node or set compute.device: auto"
-        )
-    use_cuda = args.device != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if use_cuda else "cpu")
 
 
 # -------------------------------------------------------------------------------------------------------- artefacts
@@ -277,7 +257,8 @@ class Artefact:
         stored: bool,
     ) -> None:
         self.outputs = {name: Path(path) for name, path in outputs.items() if path is not None}
-        self.side = side or side_file(next(iter(self.outputs.values())))
+        self._first = next(iter(self.outputs.values()))
+        self.side = side or side_file(self._first)
         self.params, self.seed = dict(params), seed
         self.inputs = {name: _paths(paths) for name, paths in inputs.items()}
         self.needed = True
@@ -290,7 +271,7 @@ class Artefact:
         self.input_digests = {name: [of(path) for path in paths] for name, paths in self.inputs.items()}
         self.key = _sha256_of(
             {
-                "version": KEY_VERSION, "rule": _run.rule, "code": _run.code, "arguments": _run.arguments,
+                "rule": _run.rule, "code": _run.code, "arguments": _run.arguments,
                 "params": self.params, "seed": seed, "inputs": self.input_digests,
                 "outputs": sorted(f"{name}{path.suffix}" for name, path in self.outputs.items()),
             }
@@ -313,8 +294,7 @@ class Artefact:
     @property
     def state(self) -> Path:
         """File for a resumable state: the same path for the same work, removed when the outputs are complete."""
-        first = next(iter(self.outputs.values()))
-        return first.with_name(f".{first.stem}.{self.key[:16]}.state")
+        return self._first.with_name(f".{self._first.stem}.{self.key[:16]}.state")
 
     def __enter__(self) -> Self:
         if _run.examine:
@@ -364,6 +344,7 @@ class Artefact:
         record = self._record(entries, self.notes, _versions())
         self._publish({name: self.path(name) for name in self.outputs}, record)
         self._keep(record)
+        self._remove_states()
 
     def _record(self, outputs: Mapping[str, Any], notes: object, versions: object) -> dict[str, Any]:
         inputs = {
@@ -395,8 +376,6 @@ class Artefact:
             part.unlink(missing_ok=True)
         for folder in {path.parent for path in (*self.outputs.values(), self.side)}:
             _sync(folder)
-        for state in self.state.parent.glob(f".{next(iter(self.outputs.values())).stem}.*.state"):
-            state.unlink(missing_ok=True)
 
     def _stored(self, name: str, folder: Path) -> Path:
         return folder / f"{name.replace('/', '_')}{self.outputs[name].suffix}"
@@ -428,6 +407,7 @@ class Artefact:
             {name: self.path(name) for name in self.outputs},
             self._record(record["outputs"], record["notes"], record["versions"]),
         )
+        self._remove_states()
         return True
 
     def _keep(self, record: Mapping[str, Any]) -> None:
@@ -450,6 +430,13 @@ class Artefact:
         for final in (*self.outputs.values(), self.side):
             for left in final.parent.glob(f".{_literal(final.stem)}.{token}.part{final.suffix}"):
                 shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        if not own:
+            self._remove_states(".*.part")
+
+    def _remove_states(self, half_written: str = "*") -> None:
+        """Remove resumable states of these outputs: all, or those that a killed process was writing."""
+        for left in self.state.parent.glob(f".{_literal(self._first.stem)}.{'[0-9a-f]' * 16}.state{half_written}"):
+            left.unlink(missing_ok=True)
 
 
 def artefact(
@@ -478,10 +465,12 @@ def artefact(
 def piece(key_parts: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
     """Intermediate result (one seed's embeddings), made by `make(path)` once and kept in the store under its own key.
 
-    `key_parts` names all that decides the content; paths in it count by their content. Rule and code are added.
+    `key_parts` names all that decides the content; paths in it count by their content. Rule, code and options of the
+    command line that are no paths are added.
     Without a store the file lives until the program ends.
     """
-    key = _sha256_of({"version": KEY_VERSION, "rule": _run.rule, "code": _run.code, "piece": _by_content(key_parts)})
+    made_by = {"rule": _run.rule, "code": _run.code, "arguments": _run.arguments}
+    key = _sha256_of({**made_by, "piece": _by_content(key_parts)})
     if _run.store is None:
         folder = Path(tempfile.mkdtemp(prefix="firstshot-"))
         import atexit
@@ -514,14 +503,25 @@ def prune(store: Path, unused_days: float = 0.0, dry_run: bool = False) -> tuple
     for entry in sorted(store.glob("??/*")):
         # Hidden ones are locks and entries in the making; after a day they were left by killed programs.
         before = now - max(unused_days, float(entry.name.startswith("."))) * 86400
-        files = [file for file in (entry, *entry.rglob("*")) if file.is_file() and file.name != "record.json"]
-        if any(file.stat().st_nlink > 1 or file.stat().st_mtime > before for file in files):
+        try:
+            if _in_use(entry, before):
+                kept += 1
+                continue
+            bytes_there = size(entry)
+            if not dry_run:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            removed, freed = removed + 1, freed + bytes_there
+        except FileNotFoundError:  # a program at work has just finished with it
             kept += 1
-            continue
-        removed, freed = removed + 1, freed + size(entry)
-        if not dry_run:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     return removed, freed, kept
+
+
+def _in_use(entry: Path, before: float) -> bool:
+    """A result links to the store entry, or something in it is newer than `before`."""
+    files = [file for file in (entry, *entry.rglob("*")) if file.is_file() and file.name != "record.json"]
+    return entry.stat().st_mtime > before or any(
+        file.stat().st_nlink > 1 or file.stat().st_mtime > before for file in files
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- helpers
@@ -656,19 +656,40 @@ def _lock(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+_NO_LOCKS = (
+    "the file system there has no locks (flock); set `results` and `store` in the config to folders on another one, or "
+    "have it mounted with locks (Lustre: -o flock; NFS: with its lock service)"
+)
 _REMEDIES = {
     errno.ENOSPC: "the disk is full; free some space (old results: `make prune-store`) and start again",
     errno.EDQUOT: "the disk quota is used up; free some space (old results: `make prune-store`) and start again",
     errno.EROFS: "the file system is read-only; set `results` in the config to a folder that can be written",
     errno.EACCES: "no permission to write there; set `results` in the config to a folder that can be written",
     errno.EPERM: "no permission to write there; set `results` in the config to a folder that can be written",
+    errno.ENOLCK: _NO_LOCKS,
+    errno.ENOSYS: _NO_LOCKS,
+    errno.ENOTSUP: _NO_LOCKS,
 }
 
 
+# What makes do with less memory, wherever a program ran out of it.
+LESS_MEMORY = (
+    "lower batch_size of that stage or frontend; for enhancement raise enhance.accumulate or set "
+    "enhance.checkpointing: true"
+)
+
+
 def _tell(error: BaseException, target: Path) -> None:
-    """Raise UserError with the remedy for a full disk or a read-only folder; libraries word these in their own ways."""
+    """Raise UserError with the remedy for a full disk, a read-only folder or too little memory.
+
+    Libraries word these in their own ways.
+    """
+    said = str(error)
+    if type(error).__name__ == "OutOfMemoryError" or "allocate memory" in said or isinstance(error, MemoryError):
+        found = said.partition("\n")[0].partition(". ")[0] or "memory ran out"
+        raise UserError(f"cannot make {target}: {found}; {LESS_MEMORY}") from error
     number = error.errno if isinstance(error, OSError) else None
-    if number not in _REMEDIES and "No space left on device" in str(error):
+    if number not in _REMEDIES and "No space left on device" in said:
         number = errno.ENOSPC
     if number in _REMEDIES and not isinstance(error, UserError):
         raise UserError(f"cannot write {target}: {_REMEDIES[number]}; nothing half-written was left") from error

@@ -9,25 +9,35 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from firstshot.errors import UserError
 
-# Stages whose code and parameters must not differ between machine types and seeds. Those before them may: the kind of
-# supplement, for instance, belongs to a machine type.
-COMPARED = ("train", "embed", "embed_frozen", "score", "ensemble", "metric_machine")
-SEED = re.compile(r"seed\d+")
+# Stages whose code and parameters must not differ between machine types, seeds and pools, each with the parts of an
+# artefact's path, counted from its end, that tell its places apart: .../train/{pool}/{strategy}/{frontend}/{seed}. The
+# stages before them may differ: the kind of supplement, for instance, belongs to a machine type.
+COMPARED: dict[str, tuple[int, ...]] = {
+    "enhance_train": (),
+    "enhance_apply": (),
+    "embed_frozen": (-4, -3),
+    "pseudo_label": (-2,),
+    "train": (-3, -2),
+    "embed": (-4, -3),
+    "score": (-3, -2),
+    "ensemble": (-2,),
+    "metric_machine": (),
+}
 
 
-def made_by(artefact: Path, machine: str) -> dict[str, str]:
+def made_by(artefact: Path) -> dict[str, str]:
     """What made an artefact of one machine type: short digest of code and parameters, by stage and place.
 
-    Follows the side files back through the stages in `COMPARED`; artefacts without a side file say nothing. A place is
-    the path without machine type and seed, such as `score/all/noisy-org/spec`. Raises UserError where two artefacts
-    of one place differ.
+    Follows the side files back through the stages in `COMPARED`, those of other machine types included that its
+    frontends were trained on; artefacts without a side file say nothing. A place is named like `score/noisy-org/spec`.
+    Raises UserError where two artefacts of one place differ.
     """
     found: dict[str, str] = {}
     todo, seen = [artefact], set[Path]()
@@ -43,7 +53,8 @@ def made_by(artefact: Path, machine: str) -> dict[str, str]:
                 "be, but not those of tables; run the workflow without frontends_kept"
             )
         if rule in COMPARED:
-            merge(found, {_place(side, rule, machine): digest}, str(side))
+            parts = side.with_suffix("").parts
+            merge(found, {"/".join([rule, *(parts[at] for at in COMPARED[rule])]): digest}, str(side))
             todo += inputs
     return found
 
@@ -62,10 +73,29 @@ def _record(side: Path) -> tuple[str, str, tuple[Path, ...], bool]:
         return "", "", (), False
 
 
-def _place(side: Path, rule: str, machine: str) -> str:
-    parts = [part for part in (*side.parts[:-1], side.stem) if part != machine and not SEED.fullmatch(part)]
-    below = [i for i, part in enumerate(parts) if part == rule.partition("_")[0]]
-    return "/".join([rule, *parts[below[-1] + 1 :]]) if below else rule
+def of_one_making(artefacts: Iterable[Path]) -> None:
+    """Raise UserError where artefacts of several machine types were made by different code or parameters."""
+    found: dict[str, str] = {}
+    for artefact in artefacts:
+        merge(found, made_by(artefact), str(artefact))
+
+
+def history(artefact: Path) -> dict[Path, dict[str, Any]]:
+    """Side files behind an artefact, its own included: path -> content. What cannot be read says nothing."""
+    found: dict[Path, dict[str, Any]] = {}
+    todo = [artefact]
+    while todo:
+        side = todo.pop().with_suffix(".json")
+        if side in found:
+            continue
+        try:
+            record = json.loads(side.read_text(encoding="utf-8"))
+            inputs = [entry["file"] for entries in record["inputs"].values() for entry in entries]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+        found[side] = record
+        todo += (Path(os.path.normpath(side.parent / file)) for file in inputs)
+    return found
 
 
 def merge(found: dict[str, str], more: Mapping[str, str], source: str) -> None:

@@ -23,5 +23,5 @@ rule score:
         settings=canonical(config["score"]),
         code=code("scripts.score"),
     shell:
-        "program score --train {input.train} --test {input.test} --out {output.scores} --threads 1"
-        " --params {params.settings:q} --code {params.code:q} > {log} 2>&1"
+        "program score --train {input.train:q} --test {input.test:q} --out {output.scores:q}"
+        " --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"

@@ -16,9 +16,9 @@ rule truth_fetch:
         ENVIRONMENT
     params:
         settings=canonical({"mirror": config["data"]["mirror"]}),
-        code=code("scripts.truth_fetch", *PUBLISHED),
+        code=code("scripts.truth_fetch", YEARS),
         year=config["data"]["year"],
         folder=FOLDER,
     shell:
-        "program truth_fetch --truth {input.truth} --year {params.year} --folder {params.folder:q}"
-        " --out {output.truth} --params {params.settings:q} --code {params.code:q} > {log} 2>&1"
+        "program truth_fetch --truth {input.truth:q} --year {params.year} --folder {params.folder:q}"
+        " --out {output.truth:q} --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"

@@ -16,6 +16,8 @@ def main() -> None:
     args = job.parse(parser)
     inputs = {"metric": args.metric, "scores": args.scores}
     with job.artefact({"bundle": args.out}, inputs=inputs, params=args.params, stored=False) as artefact:
+        if not artefact.needed:
+            return
         from firstshot import bundle, finished
 
         bundle.write(finished.detector(args.run_folder, args.machine, args.system), artefact.path("bundle"))

@@ -43,10 +43,11 @@ def one_seed(args: Namespace, model: Path, audio: Path) -> Any:
     import numpy as np
 
     def make(path: Path) -> None:
+        from firstshot.compute import torch_setup
         from firstshot.embed import embed
         from firstshot.packed import PackedAudio
 
-        clips, device, params = PackedAudio.open(audio), job.torch_setup(args), args.params
+        clips, device, params = PackedAudio.open(audio), torch_setup(args), args.params
         n_samples = round(params["clip_seconds"] * clips.sampling_rate)
         trained = network(args.frontend, json.dumps(params["frontend"]), n_samples, args.checkpoint, model).to(device)
         with path.open("wb") as file:

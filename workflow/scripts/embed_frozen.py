@@ -17,11 +17,12 @@ def main() -> None:
     with job.artefact({"embeddings": args.out}, inputs=inputs, params=params) as artefact:
         if not artefact.needed:
             return
+        from firstshot.compute import torch_setup
         from firstshot.embed import embed
         from firstshot.networks.frontend import pretrained
         from firstshot.packed import PackedAudio, write_embeddings
 
-        clips, device = PackedAudio.open(args.audio), job.torch_setup(args)
+        clips, device = PackedAudio.open(args.audio), torch_setup(args)
         network = pretrained(args.frontend, args.checkpoint).to(device)
         n_samples = round(params["clip_seconds"] * clips.sampling_rate)
         frozen = embed(network.frozen, clips, n_samples=n_samples, batch_size=params["batch_size"], device=device)

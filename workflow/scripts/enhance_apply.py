@@ -18,9 +18,10 @@ def main() -> None:
         import numpy as np
 
         from firstshot import enhance
+        from firstshot.compute import torch_setup
         from firstshot.packed import PackedAudio, write_audio
 
-        device = job.torch_setup(args)
+        device = torch_setup(args)
         audio = PackedAudio.open(args.audio)
         enhancer, kind = enhance.load_model(args.model, args.params)
         enhanced = enhance.enhance(enhancer, kind, audio, device=device, precision=args.params["precision"])

@@ -22,10 +22,11 @@ def main() -> None:
         if not artefact.needed:
             return
         from firstshot import data, enhance, enhance_training, loop
+        from firstshot.compute import torch_setup
         from firstshot.networks.beats import load_beats
         from firstshot.packed import PackedAudio
 
-        options, device = args.params, job.torch_setup(args)
+        options, device = args.params, torch_setup(args)
         sounds = enhance_training.Sounds(
             PackedAudio.open(args.train),
             PackedAudio.open(args.supplemental),

@@ -18,13 +18,16 @@ def main() -> None:
     inputs = {"model": args.model, "audio": args.audio}
     outputs = {"page": args.page, "files": args.files}
     with job.artefact(outputs, inputs=inputs, params=args.params, stored=False) as artefact:
+        if not artefact.needed:
+            return
         import numpy as np
         import soundfile
 
         from firstshot import enhance, page, report
+        from firstshot.compute import torch_setup
         from firstshot.packed import PackedAudio
 
-        device = job.torch_setup(args)
+        device = torch_setup(args)
         audio = PackedAudio.open(args.audio)
         enhancer, kind = enhance.load_model(args.model, args.params)
         rows = np.unique(np.linspace(0, len(audio) - 1, args.params["clips"]).round().astype(int)).tolist()

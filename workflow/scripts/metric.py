@@ -17,9 +17,7 @@ def main() -> None:
     resamples = [path.with_suffix(".bootstrap.npz") for path in args.machines]
     inputs = {"machines": args.machines, "seeds": seeds, "bootstrap": resamples}
     with job.artefact(outputs, inputs=inputs, params=args.params) as artefact:
-        made_by: dict[str, str] = {}
-        for path in args.machines:
-            lineage.merge(made_by, lineage.made_by(path, path.stem), path.stem)
+        lineage.of_one_making(args.machines)
         if not artefact.needed:
             return
         from firstshot import metric

@@ -1,6 +1,7 @@
 """All jobs of the workflow for a config, done or not, as Snakemake plans them; nothing is run."""
 
 import logging
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -36,12 +37,13 @@ class _Collector(logging.Handler):
         if record.levelno >= logging.ERROR:
             self.errors.append(record.getMessage())
         elif shell and hasattr(record, "rule_name"):
-            _, program, *arguments = shlex.split(shell.partition(" > ")[0])
+            _, program, *arguments = shlex.split(TO_LOG.sub("", shell))
             plain = {name: tuple(str(file).removeprefix("<TBD>") for file in getattr(record, name)) for name in FILES}
             self.jobs.append(Job(record.rule_name, program, tuple(arguments), plain["input"], plain["output"]))
 
 
 FILES = ("input", "output")
+TO_LOG = re.compile(r" (?:&?>|\|& tee|2>&1 \| tee) (?:'[^']*'|\S+)(?: 2>&1)?$")
 
 
 def jobs(configfiles: Iterable[Path], settings: Mapping[str, Any], targets: Iterable[str] = ()) -> list[Job]:

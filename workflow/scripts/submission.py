@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from firstshot import job
+from firstshot import job, lineage
 from firstshot.errors import UserError
 
 
@@ -19,6 +19,9 @@ def main() -> None:
     outputs = {"zip": args.out, "folder": args.out.with_name("task2")}
     inputs = {"decisions": args.decisions, "development": args.development}
     with job.artefact(outputs, inputs=inputs, params=args.params) as artefact:
+        # Decisions have the side file of their machine type's metrics.
+        metrics = [path.with_name(path.name.replace(".decisions.csv", ".csv")) for path in args.decisions]
+        lineage.of_one_making(dict.fromkeys([*metrics, *args.development]))
         if not artefact.needed:
             return
         from firstshot import metric, submission

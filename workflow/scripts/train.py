@@ -28,11 +28,12 @@ def main() -> None:
         import torch
 
         from firstshot import loop, train
+        from firstshot.compute import torch_setup
         from firstshot.networks import frontend
         from firstshot.networks.scac import SCAC
         from firstshot.packed import PackedAudio
 
-        device = job.torch_setup(args)
+        device = torch_setup(args)
         noisy, enhanced = ([PackedAudio.open(path) for path in paths] for paths in (args.noisy, args.enhanced))
         clips = train.label(noisy, enhanced, read_labels(args.labels))
         if clips.lone:

@@ -15,7 +15,9 @@ def main() -> None:
     )
     args = job.parse(parser)
     machine, source = args.truth.stem, dcase.Source.of(**args.params.get("mirror", {}))
-    path = dcase.fetch_list(args.year, dcase.year_row(args.year)["truth_list"], args.folder, source)
+    path = dcase.list_file(dcase.year_row(args.year)["truth_list"], args.folder)
+    if not job.examined():
+        dcase.fetch_list(args.year, dcase.year_row(args.year)["truth_list"], args.folder, source)
     with job.artefact({"truth": args.out}, inputs={"truth": args.truth, "list": path}, stored=False) as artefact:
         if not artefact.needed:
             return
