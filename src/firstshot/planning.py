@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from firstshot import job
 from firstshot.fingerprint import Memory, file_sha256
 
 # glibc settings under which big buffers are kept for the next step instead of being returned to the system after every
@@ -17,6 +18,13 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
     "MALLOC_TOP_PAD_": str(256 << 20),
 }
+
+# Said in the log of a program that ended with exit status 137, which has no time to say anything itself.
+KILLED = (
+    f"firstshot: error: killed (exit status 137), most likely because memory ran out: {job.LESS_MEMORY}. On one machine, "
+    "let fewer programs run at once: --resources mem_mb=<megabytes it has>. On Slurm, raise mem_mb of the rule at "
+    "set-resources in slurm/config.yaml. Finished jobs are kept: start again"
+)
 
 
 class Digests:
