@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from firstshot import fingerprint, job
 from firstshot.errors import UserError
@@ -202,6 +203,22 @@ def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(job.fcntl, "flock", refused)
     with pytest.raises(UserError, match="no locks.*set `results` and `store`"), job.artefact({"m": tmp_path / "m.bin"}):
         pass
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes. Error code 12"),
+        MemoryError(),
+    ],
+    ids=["gpu", "cpu", "python"],
+)
+def test_too_little_memory_is_told_with_the_remedy(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(UserError, match="lower batch_size") as told, job.artefact({"model": tmp_path / "model.bin"}):
+        raise error
+    assert str(error).partition(".")[0] in str(told.value) and "capacity" not in str(told.value)
+    assert files(tmp_path) == []
 
 
 def test_a_real_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tinyrun import Run
 
 from firstshot import planning
 
@@ -50,3 +51,12 @@ def test_whose_results_these_are_is_written_once_and_a_damaged_note_anew(tmp_pat
     assert planning.unfit(tmp_path, "mine", ["fan"], DATA) == []
     planning.claim(tmp_path, "mine", DATA)
     assert file.read_bytes() == first
+
+
+def test_a_program_killed_for_memory_on_one_machine_is_told_with_the_remedy(tmp_path: Path) -> None:
+    run = Run.fresh(tmp_path / "run")
+    run.replace(
+        "workflow/scripts/data_synthesise.py", "    job.main(main)", "    import os\n\n    os.kill(os.getpid(), 9)"
+    )
+    printed = run.snakemake("results/tiny/synthetic/made.json", fails=True)
+    assert planning.KILLED in printed

@@ -21,9 +21,9 @@ ALLOCATOR = {
 
 # Said in the log of a program that ended with exit status 137, which has no time to say anything itself.
 KILLED = (
-    f"firstshot: error: killed (exit status 137), most likely because memory ran out: {job.LESS_MEMORY}. On one machine, "
-    "let fewer programs run at once: --resources mem_mb=<megabytes it has>. On Slurm, raise mem_mb of the rule at "
-    "set-resources in slurm/config.yaml. Finished jobs are kept: start again"
+    f"firstshot: error: killed (exit status 137), most likely because memory ran out: {job.LESS_MEMORY}. On one "
+    "machine let fewer programs run at once: --resources mem_mb=<megabytes it has>. On Slurm raise mem_mb of the rule "
+    "at set-resources in slurm/config.yaml. Finished jobs are kept: start again"
 )
 
 
