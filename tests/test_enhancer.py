@@ -74,3 +74,24 @@ def test_the_first_network_of_a_half_block_is_stored_second():
 def test_sizes_that_do_not_divide_are_refused(sizes):
     with pytest.raises(UserError, match="not a multiple of 4"):
         TFLocoformerDims(**sizes)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({"n_heads": 0}, "n_heads is 0, expected a whole number"),
+        ({"num_groups": 0}, "num_groups is 0"),
+        ({"conv1d_kernel": 0}, "conv1d_kernel is 0"),
+        ({"n_layers": True}, "n_layers is True"),
+        ({"eps": 0.0}, "eps is 0.0, expected a number above 0"),
+        ({"ffn_hidden_dim": (4,)}, "expected two numbers"),
+    ],
+)
+def test_sizes_that_no_network_has_are_refused(sizes, said):
+    with pytest.raises(UserError, match=said):
+        TFLocoformerDims(**sizes)
+
+
+def test_a_clip_with_nan_is_refused():
+    with pytest.raises(UserError, match="clip 1 of a batch of 1 has NaN"), torch.no_grad():
+        Enhancer(SMALL, 128, 32)(torch.full((1, 2000), torch.nan))

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -110,8 +109,10 @@ assert not [x for x in others if f"firstshot.networks.{{x}}" in sys.modules]
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_clip_with_nan_is_refused(name: str, checkpoint: Path, wave: Tensor, bad: float) -> None:
     wave[1, 5] = bad
-    with pytest.raises(UserError, match="NaN or infinite"):
-        build(name, checkpoint)(wave)
+    model, backbone = build(name, checkpoint), frontend.pretrained(name, checkpoint)
+    for network in (model, model.frozen, backbone, backbone.frozen):
+        with pytest.raises(UserError, match="clip 2 of a batch of 3 has NaN or infinite"):
+            network(wave)
 
 
 def test_a_clip_without_a_frame_is_refused(name: str, checkpoint: Path) -> None:
@@ -137,19 +138,26 @@ def test_a_lora_target_that_does_not_exist_is_refused(name: str, checkpoint: Pat
         build(name, checkpoint, lora={"rank": 2, "alpha": 8, "targets": [*CFG[name]["lora"]["targets"], "qqq"]})
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rank": 0}, "found rank 0"),
+        ({"rank": 2.0}, "found rank 2.0"),
+        ({"alpha": 0}, "alpha 0"),
+        ({"targets": "qkv"}, "expected a list of names"),
+        ({"targets": []}, "empty"),
+    ],
+)
+def test_lora_settings_that_make_no_adapter_are_refused(checkpoint: Path, name: str, change: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        build(name, checkpoint, lora=CFG[name]["lora"] | change)
+
+
 def test_unknown_frontend_and_missing_checkpoint_are_refused() -> None:
     with pytest.raises(UserError, match="unknown frontend 'wav'"):
         frontend.build("wav", {}, n_samples=N_SAMPLES, checkpoint=None)
     with pytest.raises(UserError, match=r"checkpoints\.beats\.file"):
         frontend.build("beats", CFG["beats"], n_samples=N_SAMPLES, checkpoint=None)
-
-
-def test_short_clips_are_repeated_and_long_ones_cropped() -> None:
-    clip = np.arange(5.0, dtype=np.float32)
-    assert frontend.fit_length(clip, 12).tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
-    assert frontend.fit_length(clip, 3, start=4).tolist() == [4, 0, 1]
-    with pytest.raises(UserError, match="no samples"):
-        frontend.fit_length(clip[:0], 3)
 
 
 def explicit(qkv: list[Tensor], bias: Tensor, gate: Tensor, noise: Noise | None) -> Tensor:

@@ -1,7 +1,5 @@
-"""The metric stage equals the official evaluator, refuses broken score files and states its uncertainty."""
+"""The metric stage agrees with scikit-learn, refuses broken score files and states its uncertainty."""
 
-import csv
-import os
 import subprocess
 import sys
 import time
@@ -13,96 +11,6 @@ from sklearn.metrics import roc_auc_score
 
 from firstshot import metric
 from firstshot.errors import UserError
-
-ROOT = Path(__file__).parents[1]
-GOLDEN = Path(os.environ.get("FIRSTSHOT_GOLDEN", ROOT.parent / "shared/golden")) / "evaluator"
-
-
-def golden_sets() -> list[Path]:
-    return sorted(path.parent for path in GOLDEN.glob("*/teams"))
-
-
-def rows(path: Path) -> list[list[str]]:
-    with path.open(newline="") as stream:
-        return list(csv.reader(stream))
-
-
-def records(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def evaluate_submission(folder: Path, system: Path) -> dict[tuple[str, str], dict[str, float]]:
-    """Metrics by (machine, section) of one submitted system, joined by clip name."""
-    found = {}
-    for path in sorted(system.glob("anomaly_score_*_test.csv")):
-        machine, section = path.stem.removeprefix("anomaly_score_").removesuffix("_test").split("_section_")
-        name = f"ground_truth_{machine}_section_{section}_test.csv"
-        condition = dict(rows(folder / "ground_truth_data" / name))
-        domain = dict(rows(folder / "ground_truth_domain" / name))
-        clips = list(condition)
-        scores, decisions = (
-            np.array([float(table[i][1]) for i in metric.join_order(clips, [row[0] for row in table], path)])
-            for table in (rows(path), rows(path.with_name(path.name.replace("anomaly_score", "decision_result"))))
-        )
-        found[machine, section] = metric.section_metrics(
-            scores,
-            np.array([condition[clip] == "1" for clip in clips]),
-            np.array([metric.DOMAINS[int(domain[clip])] for clip in clips]),
-            decisions == 1,
-            0.1,
-        )
-    return found
-
-
-def test_equals_the_official_evaluator_on_every_stored_system() -> None:
-    if not golden_sets():
-        pytest.skip(f"no evaluator numbers under {GOLDEN}")
-    compared = 0
-    for folder in golden_sets():
-        for expected in records(folder / "expected_official_score.csv"):
-            (system,) = folder.glob(f"teams/*/{expected['system']}")
-            found = evaluate_submission(folder, system)
-            per_section = [r for r in records(folder / "expected_per_section.csv") if r["system"] == expected["system"]]
-            assert {(r["machine"], r["section"]) for r in per_section} == set(found)
-            for row in per_section:
-                for name in metric.SECTION_METRICS:
-                    assert found[row["machine"], row["section"]][name] == pytest.approx(float(row[name]), abs=1e-9)
-                    compared += 1
-            for row in records(folder / "expected_means.csv"):
-                if row["system"] == expected["system"]:
-                    chosen = [
-                        m for (machine, _), m in found.items() if row["scope"] == "all" or machine == row["machine"]
-                    ]
-                    ours = metric.mean_rows(chosen)[row["row"]]
-                    for name in metric.MEANS:
-                        assert ours[name] == pytest.approx(float(row[name]), abs=1e-9)
-                        compared += 1
-            score = metric.official_score(found.values())
-            assert score == pytest.approx(float(expected["official_score"]), abs=1e-9)
-    assert compared > 200
-
-
-def test_real_scores_of_2025_give_the_published_official_scores() -> None:
-    if not (GOLDEN / "dev2025").is_dir():
-        pytest.skip(f"no evaluator numbers under {GOLDEN}")
-    for system, expected in (("1", 0.5872587557442518), ("2", 0.562904655987947)):
-        folder = GOLDEN / "dev2025"
-        found = evaluate_submission(folder, folder / f"teams/Daco/Daco_2025dev_task2_{system}")
-        assert metric.official_score(found.values()) == pytest.approx(expected, abs=1e-9)
-
-
-def test_decision_threshold_equals_the_stored_gamma_fits() -> None:
-    if not (GOLDEN / "threshold").is_dir():
-        pytest.skip(f"no evaluator numbers under {GOLDEN}")
-    expected = records(GOLDEN / "threshold/threshold.csv")
-    assert expected
-    for row in expected:
-        table = rows(GOLDEN / f"threshold/train_score_{row['machine']}_section_00.csv")
-        scores = np.array([float(score) for domain, score in table if domain in metric.DOMAINS])
-        threshold = metric.decision_threshold(scores, float(row["percentile"]))
-        assert threshold.method == "gamma"
-        assert threshold.value == pytest.approx(float(row["threshold"]), rel=1e-3)
 
 
 @pytest.mark.parametrize("levels", [5, 1000])

@@ -145,3 +145,10 @@ def test_sizes_that_cannot_be_built_are_refused(dims, n_samples, said):
 def test_clips_of_another_length_are_refused():
     with pytest.raises(UserError, match="expected 16000"):
         Spec(SMALL, 16_000)(torch.randn(1, 15_999))
+
+
+def test_a_clip_with_nan_is_refused():
+    wave = torch.randn(2, 16_000)
+    wave[0, 3] = torch.nan
+    with pytest.raises(UserError, match="clip 1 of a batch of 2 has NaN"):
+        Spec(SMALL, 16_000)(wave)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from parity import golden
 
 from firstshot import audio, data, synthetic, untrained
 from firstshot.errors import UserError
 
-SCHEMAS = Path(__file__).parents[2] / "shared" / "golden" / "schemas"
 SIZES = {"width": 32, "heads": 4, "layers": 2, "embed_dim": 16, "position_rows": 10}
 SETTINGS = {
     "seed": 3,
@@ -131,9 +131,7 @@ def test_an_unknown_kind_of_machine_is_refused(tmp_path):
 
 def published(name: str, layers: int) -> set[str]:
     """Key names of the published file, for so many layers and one block of the decoder, which nothing reads."""
-    path = SCHEMAS / ("beats_base.json" if name == "beats" else "eat_sslam_base.json")
-    if not path.is_file():
-        pytest.skip(f"{path} is not here")
+    path = golden("schemas/beats_base.json" if name == "beats" else "schemas/eat_sslam_base.json")
     keys = json.loads(path.read_text())["keys"]
     if name == "beats":  # stored in every layer of a file, listed once in the schema
         keys = {*keys, *(f"encoder.layers.{i}.self_attn.relative_attention_bias.weight" for i in range(layers))}
@@ -163,9 +161,7 @@ def test_sizes_that_do_not_divide_are_refused(tmp_path, sizes):
 
 
 def test_published_settings_of_beats_are_complete():
-    path = SCHEMAS / "beats_base.json"
-    if not path.is_file():
-        pytest.skip(f"{path} is not here")
+    path = golden("schemas/beats_base.json")
     assert set(untrained.beats(SIZES, 0)["cfg"]) == set(json.loads(path.read_text())["cfg"])
 
 

@@ -60,6 +60,7 @@ def test_padding_mask_equals_the_reference(beats: BEATs, stored: dict[str, torch
     with torch.inference_mode():
         tokens = beats(wave(stored, "B"), padding)
     close(tokens, stored["B_features"])
+    close(tokens.mean(1), stored["B_mean"])
     masked = reduce_mask(reduce_mask(padding, n_frames(padding.shape[1])), tokens.shape[1])
     assert torch.equal(masked, stored["B_token_padding_mask"].bool())
     kept = ~masked[:, :, None]

@@ -5,6 +5,7 @@ import torch
 from parity import FBANK_TOLERANCE, arrays, close, golden
 
 from firstshot.networks.eat import EAT, load_eat
+from firstshot.networks.fbank import fbank
 
 Stored = dict[str, torch.Tensor]
 
@@ -40,7 +41,9 @@ def test_output_with_gradients_equals_the_reference(case: tuple[EAT, Stored]) ->
 @pytest.mark.parametrize("clips", ["A", "B"])
 def test_input_is_padded_with_zero_frames_and_then_normalised(case: tuple[EAT, Stored], clips: str) -> None:
     model, stored = case
-    found = model.preprocess(wave(stored, clips))
+    x = wave(stored, clips)
+    close(fbank(x - x.mean(1, keepdim=True), "hanning"), stored[f"{clips}_fbank"], FBANK_TOLERANCE)
+    found = model.preprocess(x)
     assert found.shape[1] == int(stored[f"{clips}_target_length"])
     close(found[:, None], stored[f"{clips}_input"], FBANK_TOLERANCE)
 

@@ -14,6 +14,7 @@ from firstshot.networks.eat import load_eat
 from firstshot.networks.lora import add_lora, merge_lora
 
 PEFT_PREFIX = "base_model.model."
+CASES = ("beats_qk", "beats_qv", "eat_qkv", "sslam_qkv")
 
 
 class Case(NamedTuple):
@@ -28,7 +29,7 @@ class Case(NamedTuple):
         return load_beats(self.checkpoint) if self.name.startswith("beats") else load_eat(self.checkpoint)
 
 
-@pytest.fixture(params=["beats_qk", "beats_qv", "eat_qkv", "sslam_qkv"])
+@pytest.fixture(params=CASES)
 def case(request: pytest.FixtureRequest) -> Case:
     return read_case(request.param)
 

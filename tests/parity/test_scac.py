@@ -1,55 +1,51 @@
 """SCAC and the labels of mixup against the numbers of the public toolkit."""
 
-import os
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
+from parity import STRICT, arrays, close
 
 from firstshot.networks.mixup import blend
 from firstshot.networks.scac import SCAC, scac_loss
 
-GOLDEN = Path(os.environ.get("FIRSTSHOT_GOLDEN") or Path(__file__).parents[3] / "shared" / "golden")
+Stored = dict[str, torch.Tensor]
+CASES = ("", "k16_")
 
 
-@pytest.fixture(params=["", "k16_"])
-def golden(request) -> dict[str, torch.Tensor]:
-    if not (GOLDEN / "scac.npz").exists():
-        pytest.skip(f"no golden data in {GOLDEN}")
-    arrays = np.load(GOLDEN / "scac.npz")
-    own = {name for name in arrays if name.startswith("k16_") == bool(request.param)}
-    return {name.removeprefix(request.param): torch.from_numpy(np.asarray(arrays[name])) for name in own}
+@pytest.fixture(params=CASES)
+def stored(request: pytest.FixtureRequest) -> Stored:
+    return read_case(request.param)
 
 
-def loss_of(golden: dict[str, torch.Tensor]) -> SCAC:
-    loss = SCAC(golden["W"].shape[0], int(golden["n_classes"]), int(golden["n_subclusters"]))
-    loss.centers.data.copy_(golden["W"])
+def read_case(prefix: str) -> Stored:
+    own = {name: value for name, value in arrays("scac.npz").items() if name.startswith("k16_") == bool(prefix)}
+    return {name.removeprefix(prefix): value for name, value in own.items()}
+
+
+def loss_of(stored: Stored) -> SCAC:
+    loss = SCAC(stored["W"].shape[0], int(stored["n_classes"]), int(stored["n_subclusters"]))
+    loss.centers.data.copy_(stored["W"])
     return loss
 
 
-def close(found, expected) -> None:
-    torch.testing.assert_close(found, expected.to(found.dtype), atol=1e-5, rtol=0)
-
-
-def test_class_probabilities_and_scale(golden):
-    loss = loss_of(golden)
-    close(torch.tensor(loss.scale, dtype=torch.float64), golden["scale"])
-    close(loss(golden["x"]), golden["logits"])
+def test_class_probabilities_and_scale(stored: Stored) -> None:
+    loss = loss_of(stored)
+    close(torch.tensor(loss.scale), stored["scale"], STRICT)
+    close(loss(stored["x"]), stored["logits"], STRICT)
 
 
 @pytest.mark.parametrize("kind", ["hard", "mix"])
-def test_loss_and_gradients(golden, kind):
-    loss, x = loss_of(golden), golden["x"].clone().requires_grad_()
+def test_loss_and_gradients(stored: Stored, kind: str) -> None:
+    loss, x = loss_of(stored), stored["x"].clone().requires_grad_()
     log_p = loss(x)
-    close(-(golden[f"y_{kind}"] * log_p).sum(1), golden[f"loss_per_sample_{kind}"])
-    value = scac_loss(log_p, golden[f"y_{kind}"])
-    close(value, golden[f"loss_{kind}"])
+    close(-(stored[f"y_{kind}"] * log_p).sum(1), stored[f"loss_per_sample_{kind}"], STRICT)
+    value = scac_loss(log_p, stored[f"y_{kind}"])
+    close(value, stored[f"loss_{kind}"], STRICT)
     value.backward()
-    close(x.grad, golden[f"grad_x_{kind}"])
-    close(loss.centers.grad, golden[f"grad_W_{kind}"])
+    assert x.grad is not None and loss.centers.grad is not None
+    close(x.grad, stored[f"grad_x_{kind}"], STRICT)
+    close(loss.centers.grad, stored[f"grad_W_{kind}"], STRICT)
 
 
-def test_mixed_labels(golden):
-    weight = torch.where(golden["mix_apply"] == 1, golden["mix_lambda"], 1.0)
-    close(blend(golden["y_hard"], weight, golden["mix_perm"]), golden["y_mix"])
+def test_mixed_labels(stored: Stored) -> None:
+    weight = torch.where(stored["mix_apply"] == 1, stored["mix_lambda"], 1.0)
+    close(blend(stored["y_hard"], weight, stored["mix_perm"]), stored["y_mix"], STRICT)

@@ -17,6 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 from firstshot.errors import UserError
 from firstshot.networks import checkpoint
 from firstshot.networks.attention import attention, dropout
+from firstshot.networks.checks import check_multiple, check_sizes
 from firstshot.networks.fbank import N_MEL, fbank
 from firstshot.networks.linear import Linear
 
@@ -48,6 +49,18 @@ class BEATsDims:
     dropout_input: float = 0.0
     encoder_layerdrop: float = 0.0
     layer_wise_gradient_decay_ratio: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_sizes("BEATs", self, rates={field.name for field in fields(self) if "drop" in field.name})
+        check_multiple("BEATs", self, "encoder_embed_dim", "encoder_attention_heads")
+        check_multiple("BEATs", self, "encoder_embed_dim", "conv_pos_groups")
+        if N_MEL % self.input_patch_size:
+            raise UserError(f"BEATs: {N_MEL} mel bins are not a multiple of input_patch_size {self.input_patch_size}")
+        if not 1 <= self.num_buckets // 4 < self.max_distance:
+            raise UserError(
+                f"BEATs: num_buckets {self.num_buckets} and max_distance {self.max_distance}, expected at least 4 "
+                "buckets, and a distance above a quarter of their number"
+            )
 
 
 # BEATs_iter3, pre-trained.
@@ -218,7 +231,7 @@ def reduce_mask(mask: Tensor, n: int) -> Tensor:
 def dims_from(path: Path, cfg: Mapping[str, Any]) -> BEATsDims:
     """Sizes from a checkpoint's `cfg`; absent keys take the authors' default.
 
-    raises : UserError for a fine-tuned model and for a variant that was never published pre-trained
+    raises : UserError for a fine-tuned model, for a variant that was never published pre-trained, for impossible sizes
     """
     if cfg.get("finetuned_model"):
         raise UserError(
@@ -226,10 +239,9 @@ def dims_from(path: Path, cfg: Mapping[str, Any]) -> BEATsDims:
         )
     if cfg.get("layer_norm_first") or cfg.get("activation_fn", "gelu") != "gelu":
         raise UserError(f"{path}: cfg asks for layer_norm_first or another activation than gelu; use a published BEATs")
-    dims = BEATsDims(**{field.name: cfg[field.name] for field in fields(BEATsDims) if field.name in cfg})
-    if N_MEL % dims.input_patch_size or dims.encoder_embed_dim % dims.encoder_attention_heads:
-        raise UserError(f"{path}: cfg has impossible sizes: {dims}")
-    return dims
+    return checkpoint.sized(
+        path, BEATsDims, {field.name: cfg[field.name] for field in fields(BEATsDims) if field.name in cfg}
+    )
 
 
 def load_beats(path: Path) -> BEATs:
@@ -238,34 +250,50 @@ def load_beats(path: Path) -> BEATs:
     raises : UserError where the file is not such a checkpoint
     """
     content = checkpoint.read(path)
-    cfg, state = checkpoint.plain(content.get("cfg")), checkpoint.tensors(path, content)
+    cfg, state = checkpoint.settings(content.get("cfg")), checkpoint.tensors(path, content)
     if any(name.startswith("modality_encoders.") for name in state):
         raise UserError(f"{path}: an EAT or SSLAM checkpoint, expected BEATs; correct checkpoints.beats.file")
-    if not isinstance(cfg, dict) or "patch_embedding.weight" not in state:
+    if not cfg or "patch_embedding.weight" not in state:
         raise UserError(
             f"{path}: no BEATs checkpoint: expected 'cfg' with sizes and 'model' with patch_embedding.weight"
         )
     dims = dims_from(path, cfg)
     if any(name.startswith("predictor.") for name in state):
         raise UserError(f"{path}: a fine-tuned BEATs (it has a predictor), expected the pre-trained BEATs_iter3.pt")
-    return checkpoint.fill(lambda: BEATs(dims), from_published(path, state), path)
+    return checkpoint.fill(lambda: BEATs(dims), state, path, published_shapes, from_published)
+
+
+CONV, TABLE = "encoder.pos_conv", "encoder.relative_attention_bias.weight"
+
+
+def table_of(layer: int) -> str:
+    """Published name of a layer's copy of the relative position table."""
+    return f"encoder.layers.{layer}.self_attn.relative_attention_bias.weight"
+
+
+def published_shapes(network: BEATs) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in the published file of such a network; inverse of `from_published`."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    weight = shapes.pop(f"{CONV}.weight")
+    shapes[f"{CONV}.0.weight_g"], shapes[f"{CONV}.0.weight_v"] = (1, 1, weight[2]), weight
+    shapes[f"{CONV}.0.bias"] = shapes.pop(f"{CONV}.bias")
+    if TABLE in shapes:
+        shapes |= dict.fromkeys(map(table_of, range(network.dims.encoder_layers)), shapes.pop(TABLE))
+    return shapes
 
 
 def from_published(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weight-normalised convolution -> plain; one relative position table instead of a copy in every layer."""
     state = dict(state)
-    conv = "encoder.pos_conv"
-    if f"{conv}.0.weight_g" in state and f"{conv}.0.weight_v" in state:
-        gain, direction = state.pop(f"{conv}.0.weight_g"), state.pop(f"{conv}.0.weight_v")
-        state[f"{conv}.weight"] = gain * direction / direction.norm(dim=(0, 1), keepdim=True)
-    if f"{conv}.0.bias" in state:
-        state[f"{conv}.bias"] = state.pop(f"{conv}.0.bias")
-    suffix = ".self_attn.relative_attention_bias.weight"
+    gain, direction = state.pop(f"{CONV}.0.weight_g"), state.pop(f"{CONV}.0.weight_v")
+    state[f"{CONV}.weight"] = gain * direction / direction.norm(dim=(0, 1), keepdim=True)
+    state[f"{CONV}.bias"] = state.pop(f"{CONV}.0.bias")
+    suffix = table_of(0).removeprefix("encoder.layers.0")
     tables = [state.pop(name) for name in sorted(state) if name.endswith(suffix)]
     if tables:
         if any(not torch.equal(table, tables[0]) for table in tables):
             raise UserError(
                 f"{path}: relative position tables differ between layers; BEATs shares one among all layers"
             )
-        state["encoder.relative_attention_bias.weight"] = tables[0]
+        state[TABLE] = tables[0]
     return state

@@ -21,21 +21,35 @@ from torch import Tensor, nn
 from firstshot.errors import UserError
 
 Network = TypeVar("Network", bound=nn.Module)
+Dims = TypeVar("Dims")
 
-# Real objects: containers, tensor and storage rebuilding; nothing that can reach the system.
-_REAL = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch", "Size"): torch.Size,
-    ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,  # type: ignore[attr-defined]
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-    ("torch.storage", "UntypedStorage"): torch.UntypedStorage,
-}
-_STORAGES = {"Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool"}
+TEACHER = "_ema"  # a network that pre-training keeps beside the student, in a dictionary of its own
+
+
+class _Rebuild:
+    """Calls a function that puts a tensor together. A pickle can set attributes of what it is given, of this none."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __setstate__(self, _state: object) -> None:
+        return None
+
+
+# Real objects: containers that nothing can be set on, and the rebuilding of tensors; nothing that reaches the system.
+_REAL = {("collections", "OrderedDict"): OrderedDict, ("torch", "Size"): torch.Size}
+_REBUILT = {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"}  # of torch._utils
 # Functions that harmless training state asks for: they are answered by a placeholder, never called.
 _IGNORED_CALLS = {
     ("numpy.core.multiarray", "scalar"),
     ("numpy._core.multiarray", "scalar"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
     ("numpy", "dtype"),
     ("_codecs", "encode"),
     ("collections", "defaultdict"),
@@ -72,8 +86,8 @@ def _inert(module: str, name: str) -> type:
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name.removesuffix("Storage") in _STORAGES and name.endswith("Storage"):
-            return getattr(torch, name)
+        if module == "torch._utils" and name in _REBUILT:
+            return _Rebuild(getattr(torch._utils, name))
         return _REAL.get((module, name)) or _inert(module, name)
 
 
@@ -90,7 +104,11 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; download the published file or correct its path in the config")
     try:
-        is_zip = zipfile.is_zipfile(path)
+        with path.open("rb") as file:
+            beginning, is_zip = file.read(40), zipfile.is_zipfile(file)
+    except OSError as fault:
+        raise UserError(f"{path}: cannot be read ({fault.strerror}); check the file's permissions") from None
+    try:
         if is_zip:
             _refuse_torchscript(path)
         content = _load(path, is_zip)
@@ -102,12 +120,13 @@ def read(path: Path) -> dict[str, Any]:
     except UserError:
         raise
     except Exception as fault:  # a damaged pickle can end in any of them
+        what = _first_line(fault) if is_zip else f"no zip archive, it begins with {beginning!r}"
         raise UserError(
-            f"{path}: not a readable PyTorch checkpoint ({_first_line(fault)}); expected a file as published. "
+            f"{path}: not a readable PyTorch checkpoint ({what}); expected a file as published. "
             "It may be truncated: download it again and compare its sha256"
         ) from None
     if not isinstance(content, Mapping):
-        raise UserError(f"{path}: holds a {type(content).__name__}, expected a dictionary with 'cfg' and 'model'")
+        raise UserError(f"{path}: holds no dictionary, expected one with 'cfg' and 'model'")
     return dict(content)
 
 
@@ -134,7 +153,7 @@ def _refuse_torchscript(path: Path) -> None:
 
 
 def _first_line(fault: BaseException) -> str:
-    return (str(fault).splitlines() or [type(fault).__name__])[0][:160]
+    return (str(fault).partition("  (Could")[0].splitlines() or [type(fault).__name__])[0][:160]
 
 
 def sha256(path: Path) -> str:
@@ -144,60 +163,92 @@ def sha256(path: Path) -> str:
 
 
 def tensors(path: Path, content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Float32 tensors under 'model', without nested entries (a teacher network kept beside the student).
+    """Tensors under 'model', without the teacher network that may be kept beside the student.
 
-    raises : UserError where there is no model, or where an entry is neither tensor nor dictionary
+    raises : UserError where there is no model, or where an entry is no tensor under a name
     """
     model = content.get("model")
     if not isinstance(model, Mapping):
-        raise UserError(f"{path}: no 'model' in the file, found {_names(content)}; expected a published checkpoint")
-    strange = [name for name, value in model.items() if not isinstance(value, Tensor | Mapping)]
+        found = "'model' is something else" if "model" in content else f"found {_names(content)}"
+        raise UserError(f"{path}: no dictionary 'model' in the file, {found}; expected a published checkpoint")
+    state = {name: value for name, value in model.items() if name != TEACHER}
+    strange = [name for name, value in state.items() if not isinstance(name, str) or not isinstance(value, Tensor)]
     if strange:
-        raise UserError(f"{path}: model entries that are no tensors: {_names(strange)}; download the file again")
-    return {name: value.float() for name, value in model.items() if isinstance(value, Tensor)}
+        raise UserError(
+            f"{path}: model entries that are no tensors: {_names(strange)}; use the pre-trained checkpoint as published"
+        )
+    return state
 
 
-def plain(value: Any) -> Any:
-    """`value` with everything that is no dictionary, list, string or number replaced by None."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value if isinstance(value, str | int | float | bool) else None
+def settings(value: Any) -> dict[str, Any]:
+    """One level of a `cfg`: its dictionaries, strings and numbers, None for anything else; empty if it is no level."""
+    if not isinstance(value, Mapping):
+        return {}
+    return {str(key): item if isinstance(item, Mapping | str | int | float) else None for key, item in value.items()}
 
 
-def fill(network: Callable[[], Network], state: Mapping[str, Tensor], path: Path) -> Network:
+def sized(path: Path, dims: type[Dims], found: Mapping[str, Any]) -> Dims:
+    """The sizes `found` in a checkpoint.
+
+    raises : UserError naming the file, where no network has such sizes
+    """
+    try:
+        return dims(**found)
+    except UserError as fault:
+        raise UserError(f"{path}: {fault}; use the pre-trained checkpoint as published") from None
+
+
+def fill(
+    build: Callable[[], Network],
+    state: Mapping[str, Tensor],
+    path: Path,
+    published: Callable[[Network], Mapping[str, Iterable[int]]],
+    convert: Callable[[Path, Mapping[str, Tensor]], Mapping[str, Tensor]],
+) -> Network:
     """Build a network without memory of its own and give it the (memory-mapped) tensors of `state`, frozen.
 
-    raises : UserError naming missing and unknown tensors and wrong shapes
+    published : shapes of all tensors of its published file, by their names there
+    convert : those tensors -> the network's
+    raises : UserError naming missing and unknown tensors, wrong shapes and types, and values that are no numbers
     """
     with torch.device("meta"):
-        empty = network()
-    wanted = empty.state_dict()
+        empty = build()
+    wanted = {name: tuple(shape) for name, shape in published(empty).items()}
     missing, unknown = wanted.keys() - state.keys(), state.keys() - wanted.keys()
+    there = sorted(wanted.keys() & state.keys())
     wrong = [
-        f"{name} {tuple(state[name].shape)}, expected {tuple(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & state.keys())
-        if state[name].shape != wanted[name].shape
+        f"{name} {tuple(state[name].shape)}, expected {wanted[name]}"
+        for name in there
+        if tuple(state[name].shape) != wanted[name]
     ]
+    strange = [f"{name} {state[name].dtype}" for name in there if not _plain(state[name])]
     faults = [
         f"{what}: {_names(names)}"
         for what, names in (
             ("missing tensors", missing),
             ("unknown tensors", unknown),
             ("tensors of another size", wrong),
+            ("tensors not of plain real numbers", strange),
         )
         if names
     ]
+    if not faults:
+        state = {name: tensor.detach().float() for name, tensor in state.items()}
+        if damaged := [name for name in there if not state[name].sum().isfinite()]:
+            faults = [f"tensors with NaN or infinite values: {_names(damaged)}"]
     if faults:
         raise UserError(
             f"{path}: does not hold the {type(empty).__name__} that its cfg describes. {'. '.join(faults)}. "
             "Use the pre-trained checkpoint as published"
         )
-    empty.load_state_dict(dict(state), strict=True, assign=True)
+    empty.load_state_dict(dict(convert(path, state)), strict=True, assign=True)
     return empty.requires_grad_(False).eval()
 
 
-def _names(names: Iterable[str], most: int = 6) -> str:
-    listed = sorted(names)
+def _plain(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.layout == torch.strided and not tensor.is_meta
+
+
+def _names(names: Iterable[object], most: int = 6) -> str:
+    listed = sorted(map(str, names))
     return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

@@ -18,25 +18,27 @@ from torch.nn import functional as F  # noqa: N812
 from firstshot.errors import UserError
 from firstshot.networks import checkpoint
 from firstshot.networks.attention import attention
+from firstshot.networks.checks import check_multiple, check_sizes
 from firstshot.networks.fbank import N_MEL, fbank, n_frames
 from firstshot.networks.linear import Linear
 
 FBANK_MEAN, FBANK_STD = -4.268, 4.569
 FRAME_MULTIPLE = 32  # clips are padded to a multiple of it
 PREFIX = "modality_encoders.IMAGE."
-POSITIONS = "fixed_positional_encoder.positions"
-PATCHES = "local_encoder.proj"
-# Published name, without prefix -> name here.
+PATCHES, POSITIONS = f"{PREFIX}local_encoder.proj", f"{PREFIX}fixed_positional_encoder.positions"
+# Published name -> name here, where they differ.
 NAMES = {
-    "extra_tokens": "cls_token",
+    f"{PREFIX}extra_tokens": "cls_token",
     f"{PATCHES}.weight": "patch_embedding.weight",
     f"{PATCHES}.bias": "patch_embedding.bias",
     POSITIONS: "positions",
-    "positional_encoder.pos_embed": "positions",  # in some files
-    "context_encoder.norm.weight": "norm.weight",
-    "context_encoder.norm.bias": "norm.bias",
+    f"{PREFIX}context_encoder.norm.weight": "norm.weight",
+    f"{PREFIX}context_encoder.norm.bias": "norm.bias",
 }
-IGNORED = (f"{PREFIX}decoder.", f"{PREFIX}encoder_mask", f"{PREFIX}alibi_bias", "alibi_bias")
+OTHER_POSITIONS = f"{PREFIX}positional_encoder.pos_embed"  # in some files
+DECODER = f"{PREFIX}decoder."
+FROM_CFG = ("embed_dim", "depth", "num_heads", "mlp_ratio", "norm_eps")
+IGNORED = {f"{PREFIX}encoder_mask", f"{PREFIX}alibi_bias", "alibi_bias"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,12 @@ class EATDims:
     norm_eps: float = 1e-6
     patch_size: int = 16
     max_length: int = 768  # time patches in the position table
+
+    def __post_init__(self) -> None:
+        check_sizes("EAT", self)
+        check_multiple("EAT", self, "embed_dim", "num_heads")
+        if N_MEL % self.patch_size:
+            raise UserError(f"EAT: {N_MEL} mel bins are not a multiple of patch_size {self.patch_size}")
 
 
 PUBLISHED = EATDims()
@@ -162,43 +170,43 @@ SSLAM = EAT
 def dims_from(path: Path, cfg: Any, state: Mapping[str, Tensor]) -> EATDims:
     """Sizes from `cfg['model']`; heads and norm epsilon fall back to the published ones with a warning.
 
-    raises : UserError for a fine-tuned model and for variants of the network that were never published
+    state : the encoder's tensors under their published names
+    raises : UserError for a fine-tuned model, for variants that were never published, for impossible sizes
     """
-    model = cfg.get("model") if isinstance(cfg, dict) else None
-    model = model if isinstance(model, dict) else {}
-    image = (model.get("modalities") or {}).get("image") or {}
+    model = checkpoint.settings(checkpoint.settings(cfg).get("model"))
+    modalities = checkpoint.settings(model.get("modalities", {}))
+    image = checkpoint.settings(modalities.get("image", {}))
     if "num_heads" not in model or "norm_eps" not in model:
         warnings.warn(f"{path}: no cfg with num_heads and norm_eps, taking those of the published model", stacklevel=2)
+    for name, axes in ((f"{PATCHES}.weight", 4), (POSITIONS, 3)):
+        if name not in state or state[name].ndim != axes:
+            found = f"one of shape {tuple(state[name].shape)}" if name in state else "none"
+            raise UserError(f"{path}: no EAT or SSLAM checkpoint: expected {name} with {axes} axes, found {found}")
+    width, _, _, patch = state[f"{PATCHES}.weight"].shape
     unusual = [
-        f"{name} {found[name]}"
-        for found, name, usual in (
+        f"{name} {given[name]}"
+        for given, name, usual in (
             (model, "layer_norm_first", False),
             (image, "prenet_depth", 0),
             (image, "num_extra_tokens", 1),
             (image, "use_alibi_encoder", False),
             (image, "in_chans", 1),
+            (image, "patch_size", patch),
         )
-        if found.get(name, usual) != usual
+        if given.get(name, usual) != usual
     ]
     if unusual:
         raise UserError(
             f"{path}: cfg describes another network than published ({', '.join(unusual)}); use EAT-base or SSLAM"
         )
-    patch = state["patch_embedding.weight"]
-    width = model.get("embed_dim", patch.shape[0])
-    heads = model.get("num_heads", PUBLISHED.num_heads)
-    patch_size = image.get("patch_size", patch.shape[-1])
-    if width % heads or N_MEL % patch_size:
-        raise UserError(f"{path}: cfg has impossible sizes: width {width}, heads {heads}, patch {patch_size}")
-    return EATDims(
-        embed_dim=width,
-        depth=model.get("depth", len({name.split(".")[1] for name in state if name.startswith("blocks.")})),
-        num_heads=heads,
-        mlp_ratio=model.get("mlp_ratio", PUBLISHED.mlp_ratio),
-        norm_eps=model.get("norm_eps", PUBLISHED.norm_eps),
-        patch_size=patch_size,
-        max_length=state["positions"].shape[1] // (N_MEL // patch_size),
-    )
+    blocks = {name.split(".")[1] for name in state if name.startswith("blocks.")}
+    of_tensors = {
+        "embed_dim": width,
+        "depth": len(blocks),
+        "patch_size": patch,
+        "max_length": state[POSITIONS].shape[1] // max(1, N_MEL // max(1, patch)),
+    }
+    return checkpoint.sized(path, EATDims, of_tensors | {name: model[name] for name in FROM_CFG if name in model})
 
 
 def load_eat(path: Path) -> EAT:
@@ -210,18 +218,27 @@ def load_eat(path: Path) -> EAT:
     state = checkpoint.tensors(path, content)
     if "patch_embedding.weight" in state:
         raise UserError(f"{path}: a BEATs checkpoint, expected EAT or SSLAM; correct checkpoints in the config")
-    state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
     if any(name.split(".")[0] in {"head", "fc_norm", "linear_classifier", "predictor"} for name in state):
         raise UserError(f"{path}: a fine-tuned EAT or SSLAM (it has a classifier), expected the pre-trained checkpoint")
-    state = from_published(state)
-    missing = {"patch_embedding.weight", "positions"} - state.keys()
-    if missing:
-        raise UserError(f"{path}: no EAT or SSLAM checkpoint, it has no {' and no '.join(sorted(missing))}")
-    dims = dims_from(path, checkpoint.plain(content.get("cfg")), state)
-    return checkpoint.fill(lambda: EAT(dims), state, path)
+    state = encoder(state)
+    dims = dims_from(path, content.get("cfg"), state)
+    return checkpoint.fill(lambda: EAT(dims), state, path, published_shapes, from_published)
 
 
-def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of the encoder; leave out the pre-training decoder."""
-    names = {PREFIX + published: name for published, name in NAMES.items()}
-    return {names.get(name, name): tensor for name, tensor in state.items() if not name.startswith(IGNORED)}
+def encoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a published file without the pre-training decoder, the positions under their usual name."""
+    kept = {name: tensor for name, tensor in state.items() if name not in IGNORED and not name.startswith(DECODER)}
+    if OTHER_POSITIONS in kept and POSITIONS not in kept:
+        kept[POSITIONS] = kept.pop(OTHER_POSITIONS)
+    return kept
+
+
+def published_shapes(network: EAT) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the encoder in the published file of such a network; inverse of `from_published`."""
+    published = {name: there for there, name in NAMES.items()}
+    return {published.get(name, name): tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+def from_published(_path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the encoder under their names here."""
+    return {NAMES.get(name, name): tensor for name, tensor in state.items()}

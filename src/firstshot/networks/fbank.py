@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from firstshot.errors import UserError
+from firstshot.networks.checks import check_wave
 
 SAMPLING_RATE = 16_000
 FRAME = 400  # 25 ms
@@ -37,13 +38,14 @@ def fbank(wave: Tensor, window: Window) -> Tensor:
 
     wave : (B, N) at 16 kHz, at whatever scale the network expects
     returns : (B, T, 128) with T = 1 + floor((N - 400) / 160), float32
-    raises : UserError where a clip is shorter than one frame
+    raises : UserError where a clip is shorter than one frame, or has samples that are no numbers
     """
     if wave.shape[-1] < FRAME:
         raise UserError(
             f"a clip of {wave.shape[-1]} samples is shorter than one {FRAME}-sample frame of the filter bank; "
             "give clips of at least 25 ms at 16 kHz, or tile them"
         )
+    check_wave(wave)
     with torch.autocast(wave.device.type, enabled=False):
         frames = wave.float().unfold(-1, FRAME, SHIFT)
         frames = frames - frames.mean(-1, keepdim=True)

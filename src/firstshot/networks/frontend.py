@@ -8,14 +8,12 @@ The self-supervised networks keep their published weights; adapters, pooling and
 the named network is imported.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,17 +29,6 @@ _SSL = {
 }
 
 
-def fit_length(wave: np.ndarray, n_samples: int, start: int = 0) -> np.ndarray:
-    """Repeat a clip from its beginning until it is long enough, then crop `n_samples` from `start`.
-
-    wave : (N,), N >= 1; returns (n_samples,)
-    raises : UserError for an empty clip
-    """
-    if wave.size == 0:
-        raise UserError("a clip has no samples; remove it from the data")
-    return np.tile(wave, math.ceil((start + n_samples) / wave.size))[start : start + n_samples]
-
-
 class SSLFrontend(nn.Module):
     """A frozen or adapted self-supervised network with a trainable head."""
 
@@ -52,20 +39,13 @@ class SSLFrontend(nn.Module):
 
     def forward(self, wave: Tensor) -> Tensor:
         """wave : (B, N) at 16 kHz; returns the embedding (B, dim), float32."""
-        _refuse_bad(wave)
         features = self.backbone.frozen(wave) if self.pooling is None else self.pooling(self.backbone(wave))  # type: ignore[operator]
         with torch.autocast(wave.device.type, enabled=False):
             return self.head(features.float())
 
     def frozen(self, wave: Tensor) -> Tensor:
         """wave : (B, N); returns (B, width): mean over tokens (BEATs) or CLS token (EAT, SSLAM)."""
-        _refuse_bad(wave)
         return self.backbone.frozen(wave).float()  # type: ignore[operator]
-
-
-def _refuse_bad(wave: Tensor) -> None:
-    if not torch.isfinite(wave.sum()):
-        raise UserError("a clip holds NaN or infinite samples; check the audio files")
 
 
 def build(name: str, cfg: Mapping[str, Any], *, n_samples: int, checkpoint: Path | None = None) -> nn.Module:

@@ -16,10 +16,14 @@ A_SUFFIX, B_SUFFIX = ".lora_A.default.weight", ".lora_B.default.weight"
 def add_lora(network: nn.Module, rank: int, alpha: float, targets: Sequence[str]) -> None:
     """Put an adapter on every linear layer whose last name component is in `targets`, in place; freeze all else.
 
-    raises : UserError for a target that does not exist in the network
+    raises : UserError for a target that does not exist in the network, and for a rank or alpha that is not positive
     """
     from peft import LoraConfig, inject_adapter_in_model
 
+    if isinstance(targets, str):
+        raise UserError(f"lora.targets: found the string {targets!r}, expected a list of names, [{targets}]")
+    if not isinstance(rank, int) or rank < 1 or not alpha > 0:
+        raise UserError(f"lora: found rank {rank} and alpha {alpha}, expected a whole number from 1 on and one above 0")
     linear = {name.rsplit(".")[-1] for name, module in network.named_modules() if isinstance(module, nn.Linear)}
     unknown = sorted(set(targets) - linear)
     if unknown or not targets:

@@ -1,4 +1,4 @@
-"""Signal-to-noise ratio as a loss, and mixing at a given one (paper §3.1)."""
+"""Signal-to-noise ratio as the reconstruction loss of TSE, and mixing at a given one (paper §2.1 Eq. (2), §3.1)."""
 
 from torch import Tensor
 
@@ -8,14 +8,17 @@ EPS = 1e-8  # energy, in squared units of full scale, below which a signal count
 
 
 def negative_snr(target: Tensor, estimate: Tensor) -> Tensor:
-    """-10 log10(|target|^2 / |target - estimate|^2) in dB of each clip: (B, N), (B, N) -> (B,)."""
+    """Distance of Eq. (2), -10 log10(|target|^2 / |target - estimate|^2) in dB of each clip: (B, N), (B, N) -> (B,)."""
     signal = target.square().sum(1)
     error = (target - estimate).square().sum(1)
     return 10 * ((error + EPS).log10() - (signal + EPS).log10())
 
 
 def mix_at_snr(target: Tensor, noise: Tensor, snr_db: Tensor) -> Tensor:
-    """target + gain * noise with the gain that gives each clip its ratio: (B, N), (B, N), (B,) in dB -> (B, N)."""
+    """x_Target + n of Eq. (2): target + gain * noise with the gain that gives each clip its ratio.
+
+    target, noise : (B, N); snr_db : (B,); returns (B, N)
+    """
     noise_energy = noise.square().sum(1)
     if (noise_energy < EPS).any():
         raise UserError("mixing at an SNR: a noise clip is silent, no gain gives the ratio; draw another one")

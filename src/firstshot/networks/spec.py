@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from firstshot.errors import UserError
+from firstshot.networks.checks import check_wave
 
 SMALLEST_MAP = 36  # bins and frames below which the strides of a spectrogram branch leave nothing
 
@@ -194,4 +195,5 @@ class Spec(nn.Module):
         """(B, n_samples) -> (B, (1 + number of spectrograms) * dim)."""
         if wave.shape[1] != self.n_samples:
             raise UserError(f"Spec: found clips of {wave.shape[1]} samples, expected {self.n_samples}")
+        check_wave(wave)
         return torch.cat([branch(wave) for branch in self.branches], dim=1)

@@ -20,6 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
 from firstshot.errors import UserError
+from firstshot.networks.checks import check_multiple, check_sizes, check_wave
 from firstshot.networks.linear import Linear
 
 
@@ -37,12 +38,11 @@ class TFLocoformerDims:
     eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        for name, whole, parts in (
-            ("attention_dim", self.attention_dim, self.n_heads),
-            ("emb_dim", self.emb_dim, self.num_groups),
-        ):
-            if whole % parts:
-                raise UserError(f"TF-Locoformer: {name} {whole} is not a multiple of {parts} (heads, norm groups)")
+        check_sizes("TF-Locoformer", self)
+        check_multiple("TF-Locoformer", self, "attention_dim", "n_heads")
+        check_multiple("TF-Locoformer", self, "emb_dim", "num_groups")
+        if len(self.ffn_hidden_dim) != 2 or min(self.ffn_hidden_dim) < 1:
+            raise UserError(f"TF-Locoformer: ffn_hidden_dim is {self.ffn_hidden_dim}, expected two numbers from 1 on")
 
 
 def conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: int = 0) -> Tensor:
@@ -264,6 +264,7 @@ class Enhancer(nn.Module):
         """(B, N) -> (B, N) float32."""
         if wave.shape[1] <= self.n_fft // 2:
             raise UserError(f"TSE: found a clip of {wave.shape[1]} samples, expected more than {self.n_fft // 2}")
+        check_wave(wave)
         scale = wave.std(1, keepdim=True).clamp_min(1e-8) if self.normalise_variance else 1.0
         spectrum = torch.stft(wave / scale, self.n_fft, self.hop, window=self.window, return_complex=True)
         enhanced = self.network(spectrum.mT).mT
