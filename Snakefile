@@ -36,3 +36,10 @@ rule all:
     input:
         products(),
     localrule: True
+
+
+# On request: what enhancement does to clips of every machine type with supplemental clips, those it skips included.
+rule inspect_enhance:
+    input:
+        [f"{R}/inspect/{machine}/index.html" for machine in PLAN.machines if PLAN.facts[machine].has_supplemental],
+    localrule: True

@@ -103,9 +103,30 @@ def test_all_mistakes_are_told_at_once() -> None:
             {"ensemble": {"systems": [{"id": "x", "mix": {"noisy-org.spek": 1}}]}},
             r"'x': mix: 'noisy-org\.spek' is not known; did you mean 'noisy-org\.spec'",
         ),
-        ({"train": {"eat": {"warmup_steps": 3}}}, r"train\.eat .*3 steps end inside the warm-up of 3"),
-        ({"enhance": {"warmup_steps": 3}}, r"enhance \(hammer\): 3 steps end inside the warm-up of 3"),
-        ({"enhance": {"batch_size": 8, "max_steps": None}}, r"hammer: 4 supplemental clips do not fill one batch"),
+        ({"train": {"eat": {"warmup_steps": 3}}}, r"train\.eat .* schedule of 3 steps ends inside its warm-up of 3"),
+        (
+            {
+                "strategies": ["both-org"],
+                "train": {"eat": {"epochs": 9, "epochs_both": 0.1, "max_steps": None, "warmup_steps": 5}},
+            },
+            r"train\.eat .*noisy and enhanced\): the schedule of 1 steps ends inside its warm-up of 5",
+        ),
+        ({"enhance": {"warmup_steps": 3}}, r"enhance \(hammer\): the schedule of 3 steps ends inside its warm-up of 3"),
+        ({"enhance": {"accumulate": 3}}, r"enhance \(hammer\): a batch of 2 cannot be split into 3 equal parts"),
+        ({"enhance": {"batch_size": 8}}, r"hammer\): 4 clips do not fill one batch of 8; lower batch_size"),
+        (
+            {"ensemble": {"systems": [{"id": "a", "mix": {"b": 1}}, {"id": "b", "mix": {"a": 1}}]}},
+            r"ensemble\.systems: (a > b > a|b > a > b): a system cannot be a member of itself",
+        ),
+        (
+            {"report": {"products": ["submission"], "submissions": ["meen"]}},
+            r"report\.submissions: 'meen' is not known; did you mean 'mean'",
+        ),
+        (
+            {"report": {"embedding": "noisy-orgg.spec"}},
+            r"report\.embedding: 'noisy-orgg\.spec' is not known; did you mean 'noisy-org\.spec'",
+        ),
+        ({"enhance": {"batch_size": 8, "max_steps": None}}, r"hammer\): 4 clips do not fill one batch"),
     ],
 )
 def test_a_contradiction_is_told_before_any_job(change: dict[str, Any], message: str) -> None:
@@ -151,6 +172,99 @@ def test_fewer_than_two_classes_leave_frozen_systems_only() -> None:
     assert any("frozen systems only" in notice for notice in found.notices)
 
 
+def test_one_machine_type_of_one_class_is_not_enhanced_either() -> None:
+    one = FACTS._replace(classes=1, labelled=False, target=0, supplement="clean")
+    found = plan(tiny(machines=["hammer"], frozen=["beats"]), hammer=one)
+    assert (found.trains, found.enhanced, found.strategies, found.checkpoints) == (False, [], [], ["beats"])
+    assert found.singles("hammer") == ["noisy-none.beats"]
+    assert not any("enhance" in notice for notice in found.notices)
+
+
+def test_a_pool_that_cannot_be_trained_leaves_frozen_systems_to_all_and_is_named() -> None:
+    pools = [{"name": "a", "machines": ["hammer"]}, {"name": "b", "machines": ["spindle"]}]
+    found = plan(tiny(pools=pools, frozen=["eat"]), spindle=FACTS._replace(classes=1))
+    assert {machine: found.singles(machine) for machine in found.machines} == {
+        "hammer": ["noisy-none.eat"], "spindle": ["noisy-none.eat"],
+    }  # fmt: skip
+    assert not found.trains
+    assert any("pools a: frozen systems only as well" in notice and "join b" in notice for notice in found.notices)
+
+
+def test_nothing_to_classify_in_enhancement_is_told_before_any_job() -> None:
+    one = FACTS._replace(classes=1, supplement="clean")
+    with pytest.raises(UserError, match=r"hammer: all its clips are of one class.*enhance\.non_target"):
+        plan(tiny(enhance={"non_target": ["hammer"]}), hammer=one)
+
+
+def test_supplemental_clips_of_both_kinds_are_refused_where_they_are_used() -> None:
+    mixed = FACTS._replace(supplement="mixed")
+    with pytest.raises(
+        UserError, match=r"hammer: some supplemental clips are clean .*supplement_kind: \{hammer: clean"
+    ):
+        plan(tiny(), hammer=mixed)
+    assert plan(tiny(), spindle=mixed).enhanced == ["hammer"]  # spindle is on enhance.skip
+    assert plan(tiny(), hammer=FACTS._replace(supplement="unknown")).enhanced == ["hammer"]
+
+
+def test_classes_with_one_clip_are_told_before_any_job() -> None:
+    found = plan(tiny(), spindle=FACTS._replace(lone=3))
+    assert any(notice.startswith("spindle: 3 classes have one training clip each") for notice in found.notices)
+
+
+def test_pseudo_labels_that_may_be_one_class_are_told_before_any_job() -> None:
+    pools = [{"name": name, "machines": [name]} for name in ("hammer", "spindle")]
+    found = plan(tiny(pools=pools, pseudo_label={"machines": "all"}), spindle=FACTS._replace(target=0))
+    assert [notice.partition(":")[0] for notice in found.notices if "one cluster" in notice] == ["spindle"]
+
+
+def test_the_order_of_lists_decides_nothing() -> None:
+    def reordered(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: item if key == "systems" else reordered(item) for key, item in value.items()}
+        return value[::-1] if isinstance(value, list) else value
+
+    pools = [{"name": "x", "machines": ["fan", "valve"]}, {"name": "a", "machines": "all", "also_scores": []}]
+    for given in (
+        FULL,
+        {**FULL, "pools": [pools[0], {**pools[1], "machines": sorted({*FULL["machines"]} - {"fan", "valve"})}]},
+    ):
+        one, other = config.Plan(given), config.Plan(reordered(given))
+        for said in (
+            "machines",
+            "pools",
+            "enhanced",
+            "strategies",
+            "frontends_run",
+            "frozen",
+            "seeds",
+            "pseudo_labelled",
+        ):
+            assert getattr(one, said) == getattr(other, said), said
+        for machine in one.machines:
+            assert one.non_target(machine) == other.non_target(machine)
+            assert one.frontends(machine) == other.frontends(machine)
+
+
+def test_paths_have_one_form() -> None:
+    given = config.layered(
+        FULL,
+        {
+            "results": "out/", "store": "", "noise": {"folder": "../noise/"},
+            "data": {"folder": "./recs//", "manifest": "a/./b.csv"},
+            "checkpoints": {"eat": {"file": "x//eat.pt"}, "beats": {"file": "synthetic"}},
+        },
+    )  # fmt: skip
+    plain = config.with_plain_paths(given)
+    assert (plain["results"], plain["store"]) == ("out", "")
+    assert (plain["data"]["folder"], plain["data"]["manifest"], plain["noise"]["folder"]) == (
+        "recs",
+        "a/b.csv",
+        "../noise",
+    )
+    assert [plain["checkpoints"][name]["file"] for name in ("eat", "beats")] == ["x/eat.pt", "synthetic"]
+    assert given["results"] == "out/"
+
+
 def test_nothing_to_score_with_is_an_error() -> None:
     with pytest.raises(UserError, match="no system is left"):
         plan(tiny(machines=["hammer"]), hammer=FACTS._replace(classes=1))
@@ -177,6 +291,38 @@ def test_everything_missing_is_listed_at_once() -> None:
     missing = "\n".join(config.missing(config.Plan(FULL)))
     for part in ("noise.folder", "checkpoints.beats.file", "checkpoints.eat.file", "checkpoints.sslam.file"):
         assert part in missing
+
+
+def test_a_truncated_checkpoint_and_a_noise_folder_without_audio_are_missing_too(tmp_path: Path) -> None:
+    given = copy.deepcopy(FULL)
+    given["noise"]["folder"] = str(tmp_path)
+    (tmp_path / "beats.pt").write_bytes(b"PK" * 1000)
+    (tmp_path / "eat.pt").write_bytes(b"PK UNTRAINED")
+    with (tmp_path / "sslam.pt").open("wb") as file:
+        file.truncate(180_000_000)
+    for name in given["checkpoints"]:
+        given["checkpoints"][name]["file"] = str(tmp_path / f"{name}.pt")
+    noise, checkpoint = config.missing(config.Plan(given))
+    assert f"{tmp_path} (noise.folder) is not there or holds no audio" in noise
+    assert "checkpoints.beats.file) has 2000 bytes, too few for 90,311,792 parameters" in checkpoint
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/a.FLAC").write_bytes(b"")
+    assert config.missing(config.Plan(given)) == [checkpoint]
+
+
+def test_the_data_folder_follows_the_year_and_another_years_is_refused(tmp_path: Path) -> None:
+    given = copy.deepcopy(FULL)
+    assert config.with_plain_paths(given)["data"]["folder"] == "data/dcase2025"
+    given["data"] |= {"year": 2026, "folder": str(tmp_path / "{year}")}
+    given["machines"] = ["ToyCar", "Sander"]
+    given = config.with_plain_paths(given)
+    assert given["data"]["folder"] == str(tmp_path / "2026")
+    assert [line.rpartition("/")[2] for line in config.to_fetch(given)] == ["19336329", "20151556", "20437238"]
+    assert config.missing_recordings(given) == []
+    (tmp_path / "2026").mkdir()
+    (tmp_path / "2026/dcase2025.lock.json").write_text('{"records/15097779/files/dev_ToyCar.zip": {}}')
+    (line,) = config.missing_recordings(given)
+    assert "holds ToyCar of DCASE 2025" in line
 
 
 def test_environment_and_lock_file_name_the_same_versions() -> None:

@@ -90,7 +90,7 @@ def test_a_machine_type_is_found_at_any_usual_depth(tmp_path, below):
     small_machine(tmp_path / below)
     listed = data.clips(tmp_path, "fan")
     assert data.facts(listed, "fan") == data.Facts(
-        "fan", train=5, supplemental=1, test=2, target=1, labelled=True, classes=3, supplement="clean"
+        "fan", train=5, supplemental=1, test=2, target=1, labelled=True, classes=3, supplement="clean", lone=1
     )
     assert all((tmp_path / clip.path).is_file() for clip in listed)
 
@@ -99,7 +99,7 @@ def test_facts_of_a_machine_type_without_attributes_supplement_or_target(tmp_pat
     touch(tmp_path / "fan", *(f"train/{TRAIN.format('source', number, 'noAttribute')}" for number in range(3)))
     facts = data.facts(data.clips(tmp_path, "fan"), "fan")
     assert (facts.labelled, facts.classes, facts.supplement) == (False, 1, None)
-    assert not (facts.has_test or facts.has_target or facts.has_supplemental)
+    assert (facts.test, facts.target, facts.supplemental, facts.lone) == (0, 0, 0, 0)
 
 
 def test_two_kinds_of_supplemental_clips_are_both_kept(tmp_path, caplog):
@@ -181,15 +181,35 @@ def test_the_index_hides_what_test_clips_are_and_the_truth_table_keeps_it(tmp_pa
     assert {row["clip"]: row["path"].rpartition("/")[2] for row in test} == {row["clip"]: row["file"] for row in truth}
 
 
-def test_the_digest_of_index_rows_sees_contents_and_labels_but_no_places(tmp_path):
-    small_machine(tmp_path / "a")
-    small_machine(tmp_path / "b" / "dev_data" / "raw")
-    first, moved = (data.index_split(tmp_path / name, data.clips(tmp_path / name, "fan"), "train") for name in "ab")
-    assert first != moved
-    assert data.rows_digest(first) == data.rows_digest(moved)
-    for column in ("clip", "attributes", "sha256"):
-        changed = [first[0] | {column: "other"}, *first[1:]]
-        assert data.rows_digest(changed) != data.rows_digest(first)
+def test_what_a_split_is_told_to_be_is_what_is_packed_of_it(tmp_path):
+    small_machine(tmp_path)
+    listed = data.clips(tmp_path, "fan")
+    told = {split: data.told(listed, split) for split in (*data.SPLITS, None)}
+
+    def changed(split: str, **values: str) -> set[str | None]:
+        number = next(number for number, clip in enumerate(listed) if clip.split == split)
+        others = [*listed[:number], listed[number]._replace(**values), *listed[number + 1 :]]
+        return {split for split, digest in told.items() if data.told(others, split) != digest}
+
+    for column in ("section", "domain", "attributes"):
+        assert changed("train", **{column: "other"}) == {"train", None}
+    for column in ("domain", "condition", "attributes"):
+        assert changed("test", **{column: "other"}) == {None}
+    assert changed("test", section="07") == {"test", None}
+
+
+def test_the_rows_of_a_split_are_those_of_the_index(tmp_path):
+    small_machine(tmp_path)
+    listed = data.clips(tmp_path, "fan")
+    rows, _ = data.index(tmp_path, listed)
+    for split in data.SPLITS:
+        assert data.index_split(tmp_path, listed, split) == [row for row in rows if row["split"] == split]
+
+
+def test_a_class_with_one_clip_is_named(tmp_path, caplog):
+    small_machine(tmp_path)
+    data.warn_of_lone_classes("fan", data.clips(tmp_path, "fan"))
+    assert "1 of 3 classes have one training clip each (00 " in caplog.text and "Add clips, or give" in caplog.text
 
 
 def test_planning_twenty_thousand_clips_takes_under_a_second_and_imports_nothing_heavy(tmp_path):

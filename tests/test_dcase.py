@@ -70,7 +70,7 @@ def test_names_that_leave_the_pattern_are_in_the_table() -> None:
 def test_plan_time_facts_come_from_the_table() -> None:
     labelled = [machine for machine in dcase.machines(2025) if dcase.facts(2025, machine).labelled]
     assert len(dcase.machines(2025)) == 15 and len(labelled) == 8
-    assert dcase.facts(2025, "bearing") == data.Facts("bearing", 1000, 100, 200, 10, False, 2, "mixed")
+    assert dcase.facts(2025, "bearing") == data.Facts("bearing", 1000, 100, 200, 10, False, 2, "unknown")
     assert not dcase.facts(2026, "fan").has_supplemental
     assert dcase.machine_sets(2025, ["ToyPet", "fan"]) == {"development": ["fan"], "evaluation": ["ToyPet"]}
     with pytest.raises(UserError, match=r"2031 is not in the table.*2026"):

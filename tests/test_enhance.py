@@ -32,6 +32,7 @@ from firstshot.loop import autocast
 from firstshot.networks.beats import load_beats
 from firstshot.networks.snr import negative_snr
 from firstshot.packed import PackedAudio, write_audio
+from firstshot.schedule import of_enhancement
 from firstshot.untrained import write_checkpoint
 
 SCRIPTS = Path(__file__).parents[1] / "workflow" / "scripts"
@@ -138,7 +139,8 @@ def test_an_epoch_is_one_pass_over_the_supplement_without_its_partial_batch(worl
     assert made.per_epoch == 2
     heard = [bytes(clip.numpy().tobytes()) for step in (0, 1) for clip in made(step).target]
     assert len(set(heard)) == 4
-    assert enhance_training.Schedule.of("", 5, batch_size=2, epochs=3, drop_last=True).steps == 6
+    options = {"batch_size": 2, "accumulate": 1, "epochs": 3, "warmup_steps": 0, "max_steps": None}
+    assert of_enhancement("", 5, options).steps == 6
 
 
 @pytest.mark.parametrize("kind", ["clean", "noise"])

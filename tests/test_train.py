@@ -15,6 +15,7 @@ from firstshot import train
 from firstshot.errors import UserError
 from firstshot.networks.scac import SCAC
 from firstshot.packed import PackedAudio, write_audio
+from firstshot.schedule import of_frontend
 
 CPU = torch.device("cpu")
 N_SAMPLES = 480
@@ -194,8 +195,7 @@ def test_prefetched_batches_come_in_order_whatever_the_threads():
 
 def test_schedules_are_those_of_the_paper():
     def steps(n_original, copies, **options):
-        clips = train.Clips([], np.zeros((n_original * copies, 2)), np.zeros(n_original * copies), [], n_original)
-        return train.schedule("train", clips, options)
+        return of_frontend("train", n_original, copies, options)
 
     spec = {"batch_size": 64, "epochs": 16, "epochs_both": 8}
     ssl = {"batch_size": 8, "epochs": 25, "warmup_steps": 5000}

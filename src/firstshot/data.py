@@ -20,7 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from firstshot.errors import UserError
@@ -31,7 +31,9 @@ SPLITS = ("train", "supplemental", "test")
 DOMAINS = ("source", "target")
 CONDITIONS = ("normal", "anomaly")
 KINDS = ("clean", "noise")
+MIXED, UNKNOWN = "mixed", "unknown"  # of the supplemental clips of a machine type: both kinds, or not told yet
 READABLE = (".wav", ".flac", ".ogg", ".mp3")
+NOISE_SUFFIXES = (*READABLE, ".opus", ".aif", ".aiff")  # of the noise pool
 UNREADABLE = (".aac", ".aif", ".aiff", ".m4a", ".mp4", ".opus", ".webm", ".wma")
 
 LABELLED = re.compile(r"section_(\d{2})_(source|target)_(?:(train|test)_)?(normal|anomaly)_(\d+)(?:_(.*))?")
@@ -63,19 +65,12 @@ class Facts(NamedTuple):
     target: int  # training clips of the target domain
     labelled: bool  # some training clip has attributes
     classes: int  # distinct (section, attributes, domain) of the training clips
-    supplement: str | None  # clean | noise | mixed; None: no supplemental clips
+    supplement: str | None  # clean | noise | mixed | unknown; None: no supplemental clips
+    lone: int = 0  # classes with a single training clip
 
     @property
     def has_supplemental(self) -> bool:
         return self.supplemental > 0
-
-    @property
-    def has_test(self) -> bool:
-        return self.test > 0
-
-    @property
-    def has_target(self) -> bool:
-        return self.target > 0
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -194,6 +189,23 @@ def _audio_files(folder: Path) -> list[str]:
     return sorted(names)
 
 
+def recordings_below(folder: Path) -> list[Path]:
+    """Audio files in a folder and in the folders below, sorted; hidden ones are left out.
+
+    Raises UserError where there are none.
+    """
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in READABLE
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not found:
+        raise UserError(f"{folder}: no recordings in this folder; expected {', '.join(READABLE)} files")
+    return found
+
+
 def folder_clips(folder: Path, machine: str, kind: str | None = None) -> list[Clip]:
     """All clips of a machine type in a DCASE-layout folder, sorted by split and name; only names are read."""
     inside = _machine_folder(folder, machine)
@@ -261,7 +273,7 @@ def _row_clip(manifest: Path, line: int, row: Mapping[str, str], machine: str, k
             )
         return value
 
-    path = row["clip"].replace("\\", "/")
+    path = PurePosixPath(row["clip"].replace("\\", "/")).as_posix()
     stem, _, suffix = path.rpartition(".")
     if f".{suffix.lower()}" not in READABLE:
         raise UserError(f"{manifest}, line {line}: clip '{path}' is not a {', '.join(READABLE)} file.")
@@ -274,7 +286,7 @@ def _row_clip(manifest: Path, line: int, row: Mapping[str, str], machine: str, k
     domain, condition = choice("domain", DOMAINS, None), choice("condition", CONDITIONS, None)
     if split == "test":
         return Clip(machine, split, stem, path, section, domain, condition, attributes)
-    kind = choice("kind", KINDS, kind)
+    kind = kind or choice("kind", KINDS, None)
     if kind is None:
         raise UserError(
             f"{manifest}, line {line}: a supplemental clip needs kind 'clean' (the machine alone) or "
@@ -295,6 +307,7 @@ def clips(folder: Path, machine: str, *, manifest: Path | None = None, kind: str
 def facts(listed: Sequence[Clip], machine: str) -> Facts:
     """Counts, labels and supplement kind of a machine type from its list of clips."""
     train = [clip for clip in listed if clip.split == "train"]
+    classes = _classes(train)
     kinds = {clip.kind for clip in listed if clip.split == "supplemental"}
     return Facts(
         machine=machine,
@@ -303,9 +316,31 @@ def facts(listed: Sequence[Clip], machine: str) -> Facts:
         test=sum(clip.split == "test" for clip in listed),
         target=sum(clip.domain == "target" for clip in train),
         labelled=any(clip.attributes for clip in train),
-        classes=len({(clip.section, clip.attributes, clip.domain) for clip in train}),
-        supplement=None if not kinds else kinds.pop() if len(kinds) == 1 else "mixed",
+        classes=len(classes),
+        supplement=None if not kinds else kinds.pop() if len(kinds) == 1 else MIXED,
+        lone=sum(count == 1 for count in classes.values()),
     )
+
+
+def _classes(train: Iterable[Clip]) -> Counter[tuple[str, str | None, str | None]]:
+    """Number of training clips by class: section, attributes and domain."""
+    return Counter((clip.section, clip.attributes, clip.domain) for clip in train)
+
+
+def warn_of_lone_classes(machine: str, listed: Sequence[Clip]) -> None:
+    """Warn of classes with a single training clip, by name."""
+    classes = _classes(clip for clip in listed if clip.split == "train")
+    lone = sorted(
+        f"{section} {attributes or 'noAttribute'} {domain}"
+        for (section, attributes, domain), count in classes.items()
+        if count == 1
+    )
+    if lone:
+        log.warning(
+            "machine type '%s': %d of %d classes have one training clip each (%s): nothing within them to compare. Add "
+            "clips, or give attributes that more clips share.",
+            *(machine, len(lone), len(classes), ", ".join(lone)),
+        )
 
 
 def synthetic_facts(machine: str, synthetic: Mapping) -> Facts:
@@ -322,6 +357,7 @@ def synthetic_facts(machine: str, synthetic: Mapping) -> Facts:
         labelled=made["attributes"],
         classes=min(points["source"], source) + min(points["target"], target),
         supplement=made["supplement"] if made["supplement"] != "none" and synthetic["supplemental"] else None,
+        lone=sum(max(0, min(n, 2 * points[domain] - n)) for domain, n in (("source", source), ("target", target))),
     )
 
 
@@ -360,10 +396,16 @@ def attribute_contradictions(listed: Sequence[Clip], table: Mapping[str, str | N
     return problems
 
 
+def attributes_csv(folder: Path, machine: str) -> Path | None:
+    """The machine type's attributes csv, where there is one."""
+    path = _machine_folder(folder, machine) / "attributes_00.csv"
+    return path if path.is_file() else None
+
+
 def check_attributes(folder: Path, machine: str, listed: Sequence[Clip]) -> None:
     """Warn of each way in which the machine type's attributes csv contradicts the file names."""
-    path = _machine_folder(folder, machine) / "attributes_00.csv"
-    if path.is_file() and (problems := attribute_contradictions(listed, read_attributes(path))):
+    path = attributes_csv(folder, machine)
+    if path and (problems := attribute_contradictions(listed, read_attributes(path))):
         shown = "; ".join(problems[:3]) + ("; …" if len(problems) > 3 else "")
         log.warning("%s contradicts the file names for %d clips (%s). The names are used.", path, len(problems), shown)
 
@@ -421,10 +463,15 @@ def _anonymous(digests: Mapping[Clip, str]) -> tuple[list[dict[str, str]], list[
     return rows, truth
 
 
-def rows_digest(rows: Iterable[Mapping[str, str]]) -> str:
-    """sha256 of what index rows say about their clips; where the files lie does not enter."""
-    said = [[value for column, value in row.items() if column != "path"] for row in rows]
-    return hashlib.sha256(repr(said).encode()).hexdigest()
+def told(listed: Iterable[Clip], split: str | None = None) -> str:
+    """sha256 of what names or manifest rows say of the clips that is packed: for test clips no more than the section.
+
+    Without a split: of everything they say about all clips, which is what goes into the index and the truth table.
+    """
+    chosen = [clip for clip in listed if split in (None, clip.split)]
+    if split == "test":
+        chosen = [clip._replace(domain=None, condition=None, attributes=None) for clip in chosen]
+    return hashlib.sha256(repr([tuple(clip) for clip in chosen]).encode()).hexdigest()
 
 
 def _refuse_copies(machine: str, digests: Mapping[Clip, str]) -> None:

@@ -103,7 +103,7 @@ def facts(year: int, machine: str, folder: Path | None = None) -> data.Facts:
         target=whole["train_target"],
         labelled=machine not in row["hidden_attributes"],
         classes=2,
-        supplement="mixed" if supplemental else None,
+        supplement=data.UNKNOWN if supplemental else None,
     )
 
 
@@ -646,10 +646,15 @@ def _fetch(
 # --- truth about evaluation clips, from the organisers' repository ----------------------------------------
 
 
+def list_file(relative: str, folder: Path) -> Path:
+    """Where `fetch_list` keeps a list from the organisers' repository."""
+    return folder / "organisers" / relative
+
+
 def fetch_list(year: int, relative: str, folder: Path, source: Source | None = None) -> Path:
     """A list from the organisers' repository, kept in `folder/organisers` and pinned in the lock file."""
     source = source or Source.of()
-    target = folder / "organisers" / relative
+    target = list_file(relative, folder)
     if not target.exists():
         body = _small(session(source), f"{source.organisers}/{relative}", source)
         with _alone(target.with_name(f".{target.name}.mutex")):

@@ -8,6 +8,7 @@ learning_rate, warmup_steps, clip_norm, weight_decay, n_fft, hop, normalise_vari
 checkpointing, chunk.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,6 @@ from firstshot.audio import SAMPLING_RATE, load_excerpt
 from firstshot.enhance import build
 from firstshot.errors import UserError
 from firstshot.loop import (
-    Schedule,
     Stateful,
     Trainable,
     Training,
@@ -35,9 +35,10 @@ from firstshot.networks.scac import SCAC
 from firstshot.networks.snr import EPS, mix_at_snr, negative_snr
 from firstshot.networks.tflocoformer import Enhancer
 from firstshot.packed import PackedAudio
+from firstshot.schedule import of_enhancement
 
 NON_TARGET, NOISE = "other machine types", "in-domain noise"  # the classes besides those of the machine type
-NOISE_DRAWS = 50  # silent excerpts in a row after which the noise pool is taken to be broken
+NOISE_DRAWS = 50  # silent or broken excerpts in a row after which the noise pool is taken to be broken
 THREADS_AHEAD = 2
 
 
@@ -72,17 +73,17 @@ class Noise:
         self.files = [(folder / row["path"], int(row["rate"]), int(row["frames"])) for row in rows]
 
     def draw(self, n_samples: int, generator: torch.Generator) -> Tensor:
-        """Excerpt (n_samples,) of a random file from a random place on; silent ones are drawn again."""
+        """Excerpt (n_samples,) of a random file from a random place on; silent and broken ones are drawn again."""
         for _ in range(NOISE_DRAWS):
             path, rate, frames = self.files[below(len(self.files), generator)]
             wanted = -(-n_samples * rate // SAMPLING_RATE)
             start = below(max(frames - wanted, 0) + 1, generator)
             wave = crop(load_excerpt(path, start, min(wanted, frames)), n_samples, generator)
-            if wave.square().sum() > EPS:
+            if EPS < float(wave.square().sum()) < math.inf:
                 return wave
         raise UserError(
-            f"{self.folder}: {NOISE_DRAWS} random excerpts in a row are silent (the last of {path}); "
-            "remove silent files from noise.folder"
+            f"{self.folder}: {NOISE_DRAWS} random excerpts in a row are silent or not finite (the last of {path}); "
+            "remove such files from noise.folder"
         )
 
 
@@ -305,20 +306,7 @@ def train(
     (B, L, width). `resuming` goes to `loop.Training`: state, save_every_s, tensorboard.
     """
     what, accumulate = f"TSE of {sounds.train.machine}", options["accumulate"]
-    plan = Schedule.of(
-        what,
-        len(sounds.supplemental),
-        batch_size=options["batch_size"],
-        epochs=options["epochs"],
-        warmup_steps=options["warmup_steps"],
-        max_steps=options["max_steps"],
-        drop_last=True,
-    )
-    if options["batch_size"] % accumulate:
-        raise UserError(
-            f"{what}: a batch of {options['batch_size']} cannot be split into {accumulate} equal parts; "
-            "choose enhance.accumulate among the divisors of enhance.batch_size"
-        )
+    plan = of_enhancement(what, len(sounds.supplemental), options)
     torch.manual_seed(sounds.seed)
     enhancer = build(options).to(device).train()
     classifier = Classifier(beats, width, len(sounds.classes), **options["classifier"]).to(device)

@@ -13,6 +13,7 @@ so a run that continues from its state draws what the uninterrupted run would ha
 """
 
 import csv
+import errno
 import math
 import os
 import signal
@@ -22,7 +23,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, TypeVar
@@ -31,53 +31,13 @@ import torch
 from torch import Tensor, nn
 
 from firstshot.errors import UserError
+from firstshot.schedule import Schedule
 
 CURVE_ROWS = 1000  # a curve holds at most about this many points, each the mean over an equal number of steps
 BATCHES_AHEAD = 4
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # a scheduler's end and its warning before it
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Number of steps in all, per epoch, and of linear warm-up (the learning rate is constant after it)."""
-
-    steps: int
-    steps_per_epoch: int
-    warmup_steps: int
-
-    @classmethod
-    def of(
-        cls,
-        what: str,
-        n_clips: int,
-        *,
-        batch_size: int,
-        epochs: float,
-        warmup_steps: int = 0,
-        max_steps: int | None = None,
-        drop_last: bool = False,
-    ) -> "Schedule":
-        """Steps of `epochs` passes over `n_clips` clips; `max_steps`, where given, replaces their number."""
-        steps_per_epoch = n_clips // batch_size if drop_last else math.ceil(n_clips / batch_size)
-        if steps_per_epoch == 0:
-            raise UserError(
-                f"{what}: {n_clips} clips do not fill one batch of {batch_size}; lower batch_size or add clips"
-            )
-        steps = max_steps if max_steps is not None else round(epochs * steps_per_epoch)
-        if steps < 1:
-            raise UserError(f"{what}: the schedule has {steps} steps; raise epochs or max_steps to at least one step")
-        if warmup_steps and steps <= warmup_steps:
-            raise UserError(
-                f"{what}: the schedule of {steps} steps ends inside its warm-up of {warmup_steps}; "
-                "lower warmup_steps or raise epochs or max_steps"
-            )
-        return cls(steps, steps_per_epoch, warmup_steps)
-
-    def learning_rate(self, step: int, peak: float) -> float:
-        """Learning rate of `step` (from 0): rises in equal parts to `peak` at the last warm-up step, then stays."""
-        return peak * min(1.0, (step + 1) / max(1, self.warmup_steps))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, peak: float, schedule: Schedule, step: int) -> float:
@@ -156,11 +116,14 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
     """torch.save beside the final name, fsync, rename: a state is seen whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with beside.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _say(line: str) -> None:
@@ -255,7 +218,7 @@ class Training:
                 "step": self.step,
                 "parts": {name: part.state_dict() for name, part in self.parts.items()},
                 "random": torch.get_rng_state(),
-                "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+                "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
                 "curve": self.curve,
                 "sums": self._sums,
                 "count": self._count,
@@ -272,12 +235,21 @@ class Training:
     def _load(self) -> None:
         if self.state is None or not self.state.exists():
             return
-        saved = torch.load(self.state, map_location="cpu", weights_only=True)
+        try:
+            saved = torch.load(self.state, map_location="cpu", weights_only=True)
+            if lacking := {"step", "parts", "random", "random_cuda", "curve", "sums", "count"} - saved.keys():
+                raise ValueError(f"{', '.join(sorted(lacking))} missing")
+        except Exception as error:  # torch raises many kinds
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # the disk's fault, not the file's
+                raise
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            self.say(f"firstshot: {self.what}: the saved state {self.state} is damaged ({reason}); beginning anew")
+            return
         for name, part in self.parts.items():
             part.load_state_dict(saved["parts"][name])
         torch.set_rng_state(saved["random"])
-        if saved["random_cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(saved["random_cuda"])
+        if saved["random_cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(saved["random_cuda"])
         self.step, self.curve = saved["step"], saved["curve"]
         self._sums, self._count = saved["sums"], saved["count"]
         self.say(f"firstshot: {self.what} continues at step {self.step} of {self.schedule.steps}")

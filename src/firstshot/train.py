@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from firstshot.errors import UserError
 from firstshot.loop import (
-    Schedule,
     Stateful,
     Trainable,
     Training,
@@ -39,6 +38,7 @@ from firstshot.loop import (
 from firstshot.networks.mixup import mixup
 from firstshot.networks.scac import SCAC, scac_loss
 from firstshot.packed import PackedAudio
+from firstshot.schedule import Schedule, of_frontend
 
 Batch = tuple[Tensor, Tensor]
 
@@ -176,25 +176,6 @@ def random_crop(wave: NDArray[np.float32], out: NDArray[np.float32], random: np.
 # -- training ---------------------------------------------------------------------------------------------------------
 
 
-def schedule(what: str, clips: Clips, options: Mapping[str, Any]) -> Schedule:
-    """Steps of a training: `epochs` over the original clips (paper §3.1: Spec 16, SSL 25).
-
-    With enhanced copies beside them the steps stay the same in number, unless `epochs_both` gives the epochs over all
-    copies (paper §3.1: Spec 8). `max_steps`, where given, replaces both.
-    """
-    n_clips, epochs = clips.n_original, options["epochs"]
-    if len(clips) > clips.n_original and options.get("epochs_both") is not None:
-        n_clips, epochs = len(clips), options["epochs_both"]
-    return Schedule.of(
-        what,
-        n_clips,
-        batch_size=options["batch_size"],
-        epochs=epochs,
-        warmup_steps=options.get("warmup_steps") or 0,
-        max_steps=options.get("max_steps"),
-    )
-
-
 def train(
     model: nn.Module,
     scac: SCAC,
@@ -216,7 +197,7 @@ def train(
     batch_size, epochs, learning_rate, weight_decay, warmup_steps, max_steps, epochs_both. `resuming` goes to
     `loop.Training`: state, save_every_s, tensorboard. Global random numbers (dropout) are the caller's to seed.
     """
-    plan = schedule(what, clips, options)
+    plan = of_frontend(what, clips.n_original, len(clips) // clips.n_original, options)
     batches = Batches(clips, n_samples, options["batch_size"], seed, pinned=device.type == "cuda")
     plan = Schedule(plan.steps, batches.per_epoch, plan.warmup_steps)
     model.to(device).train()

@@ -31,7 +31,7 @@ ORG, PSEUDO = "noisy-org", "enhanced-enhanced"
 STRATEGIES = (ORG, PSEUDO)
 FRONTENDS = ("spec", "eat")
 # Outputs of these stages are cheaper to make than to keep, so they are computed whenever they are planned.
-NOT_STORED = ("data_index", "noise_index", "ensemble", "report_machine", "report_summary")
+NOT_STORED = ("data_index", "data_clips", "noise_index", "ensemble", "report_machine", "report_summary")
 
 
 # ------------------------------------------------------------------------------------------------------- sets of jobs
@@ -131,21 +131,26 @@ def not_stored(planned: Iterable[str]) -> Jobs:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """A change to a finished run and the jobs it plans; where `computed` is given, or `run`, the plan is also run."""
+    """A change to a finished run and the jobs it plans; where `computed` is given, the plan is also run."""
 
     name: str
     change: Change
     planned: Jobs
     computed: Jobs | None = None
     base: str = "tiny"  # tiny | recordings: the same clips and checkpoints as files of the user's
-    run: bool = False  # what it computes is not compared
+    either: str = ""  # pattern in the names of jobs that do the same work: whichever is second links the other's
+    again: Jobs = NOTHING  # re-linked besides the planned jobs that are not computed
     follows: bool = False  # starts from the last row above that was run
     arguments: tuple[str, ...] = ()
     experiment: str = "tiny"
 
     @property
     def relinked(self) -> Jobs:
-        return parts(self.planned) - (self.computed or frozenset())
+        return (parts(self.planned) - (self.computed or frozenset())) | self.again
+
+    def named(self, done: Iterable[str]) -> set[str]:
+        """Names under which jobs that ran are compared."""
+        return {re.sub(self.either, "*", job) if self.either else job for job in done}
 
 
 def tiny(folder: Path) -> Run:
@@ -199,6 +204,24 @@ def config_there_and_back(run: Run) -> None:
     run.configure("change.yaml", **EAT)
     assert run.plan()
     config_as_before(run)
+
+
+def in_other_order(value: Iterable[str]) -> list[str]:
+    return list(value)[::-1]
+
+
+def touched_alone(file: str) -> Change:
+    return lambda run: os.utime(run.results / file)
+
+
+def next_scheme(run: Run) -> None:
+    found = re.search(r'^SCHEME = "(\d+)"$', (run.folder / "src/firstshot/fingerprint.py").read_text(), re.MULTILINE)
+    assert found
+    run.replace("src/firstshot/fingerprint.py", found[0], f'SCHEME = "{int(found[1]) + 1}"')
+
+
+def data_file(file: str) -> Change:
+    return lambda run: run.append(f"src/firstshot/{file}", "# more\n")
 
 
 def code(file: str) -> Change:
@@ -318,20 +341,26 @@ def all_of(*changes: Change) -> Change:
 
 EAT = {"train": {"eat": {"learning_rate": 0.0002}}}
 EAT_AGAIN = below_training(frontends=["eat"])
+ADAPTED = {"dim": 16, "lora": {"rank": 2, "alpha": 8}, "max_steps": 3, "warmup_steps": 1}
+FOUR = {"frontends": ["spec", "beats", "eat", "sslam"], "train": {"beats": ADAPTED, "sslam": ADAPTED}}
+BELOW_BEATS = jobs(
+    enhanced(), CLUSTERED, below_training([PSEUDO], FOUR["frontends"]), below_training(frontends=["beats"])
+)
 SCORES_AGAIN = jobs(scored(), combined())
 PAGES = jobs("report_machine/hammer", "report_machine/spindle", FRONT_PAGE)
 TWO_SEEDS = jobs(trained(seeds=[1]), embedded(), SCORES_AGAIN)
 SPINDLE_ENHANCED = jobs("data_pack/spindle/supplemental", enhanced(SPINDLE), below_training([PSEUDO]))
 RELAY_SCORED = jobs(
-    "data_index/relay", packed(RELAY), embedded(machines=[RELAY]), scored(machines=[RELAY]), combined([RELAY])
-)
+    "data_index/relay", "data_clips", packed(RELAY), embedded(machines=[RELAY]), scored(machines=[RELAY]),
+    combined([RELAY]),
+)  # fmt: skip
 RELAY_JOINED = jobs(
-    "data_index/relay", packed(RELAY), trained(), embedded(machines=ALL_THREE), scored(machines=ALL_THREE),
-    combined(ALL_THREE),
+    "data_index/relay", "data_clips", packed(RELAY), trained(), embedded(machines=ALL_THREE),
+    scored(machines=ALL_THREE), combined(ALL_THREE),
 )  # fmt: skip
 NEW_TEST_CLIP = jobs(
-    "data_index/hammer", "data_pack/hammer/test", "enhance_apply/hammer/test", embedded(machines=[HAMMER]),
-    scored(machines=[HAMMER]), combined([HAMMER]),
+    "data_index/hammer", "data_clips", "data_pack/hammer/test", "enhance_apply/hammer/test",
+    embedded(machines=[HAMMER]), scored(machines=[HAMMER]), combined([HAMMER]),
 )  # fmt: skip
 POOLS = [{"name": HAMMER, "machines": [HAMMER]}, {"name": SPINDLE, "machines": [SPINDLE]}]
 PER_MACHINE = config(pools=POOLS, frontends=["spec"], ensemble={"systems": []}, report={"products": []})
@@ -369,12 +398,28 @@ ROWS = [
         NOTHING,
     ),
     Row("keys of the config in another order", config_reordered, NOTHING),
+    Row(
+        "machine types, strategies, frontends and seeds named in another order (only the front page shows the config)",
+        config(
+            machines=in_other_order(MACHINES),
+            strategies=in_other_order(STRATEGIES),
+            frontends=in_other_order(FRONTENDS),
+        ),
+        FRONT_PAGE,
+    ),
     Row("a learning rate changed, planned and changed back", config_there_and_back, NOTHING),
     Row(
         "seconds between saved states; device (only the front page shows the config)",
         config(compute={"save_every_s": 7, "device": "auto"}),
         FRONT_PAGE,
     ),
+    Row(
+        "the list of noise touched, where no file is small enough for Snakemake to compare its content",
+        touched_alone("noise/index.csv"),
+        NOTHING,
+        arguments=("--max-checksum-file-size", "0"),
+    ),
+    Row("the table of DCASE years, where nothing was fetched", data_file("published/dcase.yaml"), NOTHING),
     Row("the store deleted", lambda run: shutil.rmtree(run.folder / "results/.store"), NOTHING),
     # What the scores are made into
     Row(
@@ -426,11 +471,22 @@ ROWS = [
         computed=parts(SPINDLE_ENHANCED),
     ),
     Row(
+        "then the learning rate of enhancement: both machine types are enhanced",
+        config(enhance={"skip": [], "learning_rate": 0.001}),
+        jobs(enhanced(SPINDLE), BELOW_ENHANCEMENT),
+        follows=True,
+    ),
+    Row(
         "the machine type put on the skip list",
         config_as_before,
         below_training([PSEUDO]),
         computed=not_stored(combined()),
         follows=True,
+    ),
+    Row(
+        "threads of the programs (rounding on a CPU)",
+        config(compute={"threads": 2}),
+        EVERYTHING_LEARNT,
     ),
     Row("a strategy removed", config(strategies=[ORG]), combined()),
     Row(
@@ -464,6 +520,8 @@ ROWS = [
         computed=parts(jobs(trained(frontends=["eat"]), embedded(frontends=["eat"]), not_stored(combined()))),
     ),
     Row("code of beats", code("networks/beats.py"), BELOW_ENHANCEMENT),
+    Row("code that sets up device and threads", code("compute.py"), EVERYTHING_LEARNT),
+    Row("code left out of the digests, told by a higher fingerprint.SCHEME", next_scheme, EVERYTHING),
     Row("code of LoRA", code("networks/lora.py"), EAT_AGAIN),
     Row("code of attentive pooling, which no frontend of this run has", code("networks/pooling.py"), NOTHING),
     Row(
@@ -486,6 +544,7 @@ ROWS = [
     Row("code of the ensembles", code("ensemble.py"), combined()),
     Row("code of the metrics", code("metric.py"), measured()),
     Row("code of the paper's tables", code("tables.py"), jobs("tables")),
+    Row("the published numbers of the tables", data_file("published/paper.yaml"), jobs("tables")),
     Row("code of a plot", code("report.py"), PAGES),
     # Data
     Row(
@@ -498,27 +557,27 @@ ROWS = [
     Row(
         "a new training clip of the enhanced machine type",
         new_clip(HAMMER, "train"),
-        jobs("data_index/hammer", "data_pack/hammer/train", EVERYTHING_LEARNT),
+        jobs("data_index/hammer", "data_clips", "data_pack/hammer/train", EVERYTHING_LEARNT),
         base="recordings",
     ),
     Row(
         "a new training clip of another machine type, a non-target of the enhanced one",
         new_clip(SPINDLE, "train"),
-        jobs("data_index/spindle", "data_pack/spindle/train", EVERYTHING_LEARNT),
+        jobs("data_index/spindle", "data_clips", "data_pack/spindle/train", EVERYTHING_LEARNT),
         base="recordings",
     ),
     Row(
         "a new supplemental clip",
         new_clip(HAMMER, "supplemental"),
-        jobs("data_index/hammer", "data_pack/hammer/supplemental", BELOW_ENHANCEMENT),
+        jobs("data_index/hammer", "data_clips", "data_pack/hammer/supplemental", BELOW_ENHANCEMENT),
         base="recordings",
     ),
     Row(
         "a new supplemental clip of a skipped machine type: its manifest and truth come of one job",
         new_clip(SPINDLE, "supplemental"),
-        jobs("data_index/spindle", measured([SPINDLE])),
+        jobs("data_index/spindle", "data_clips", measured([SPINDLE])),
         base="recordings",
-        computed=not_stored(jobs("data_index/spindle", measured([SPINDLE]))),
+        computed=not_stored(jobs("data_index/spindle", "data_clips", measured([SPINDLE]))),
     ),
     Row("a new noise clip (the folder is listed once only)", new_noise, NOTHING, base="recordings"),
     Row(
@@ -531,6 +590,42 @@ ROWS = [
     Row("another EAT checkpoint", other_checkpoint("eat"), EAT_AGAIN, base="recordings"),
     Row("another BEATs checkpoint", other_checkpoint("beats"), BELOW_ENHANCEMENT, base="recordings"),
     Row("another SSLAM checkpoint, which is not used", other_checkpoint("sslam"), NOTHING, base="recordings"),
+    Row(
+        "the other two frontends added",
+        config(**FOUR),
+        jobs(below_training(frontends=["beats", "sslam"])),
+        computed=parts(below_training(frontends=["beats", "sslam"])),
+        base="recordings",
+    ),
+    Row(
+        "then code of beats: the frontend as well",
+        code("networks/beats.py"),
+        BELOW_BEATS,
+        base="recordings",
+        follows=True,
+    ),
+    Row("then another BEATs checkpoint", other_checkpoint("beats"), BELOW_BEATS, base="recordings", follows=True),
+    Row(
+        "then code of attentive pooling, which BEATs has",
+        code("networks/pooling.py"),
+        below_training(frontends=["beats"]),
+        base="recordings",
+        follows=True,
+    ),
+    Row(
+        "then code of eat: SSLAM as well",
+        code("networks/eat.py"),
+        below_training(frontends=["eat", "sslam"]),
+        base="recordings",
+        follows=True,
+    ),
+    Row(
+        "then another SSLAM checkpoint",
+        other_checkpoint("sslam"),
+        below_training(frontends=["sslam"]),
+        base="recordings",
+        follows=True,
+    ),
     Row(
         "a machine type added to the pool",
         machine_added(enhance={"skip": [SPINDLE, RELAY]}),
@@ -556,8 +651,8 @@ ROWS = [
     Row(
         "the scored machine type removed",
         config_as_before,
-        OVER_ALL,
-        computed=FRONT_PAGE,
+        jobs("data_clips", OVER_ALL),
+        computed=jobs("data_clips", FRONT_PAGE),
         base="recordings",
         follows=True,
     ),
@@ -571,7 +666,7 @@ ROWS = [
     Row(
         "then a new training clip of another machine type",
         new_clip(SPINDLE, "train"),
-        jobs("data_index/spindle", "data_pack/spindle/train", below_training()),
+        jobs("data_index/spindle", "data_clips", "data_pack/spindle/train", below_training()),
         base="recordings",
         follows=True,
     ),
@@ -579,14 +674,16 @@ ROWS = [
         "a pool per machine type",
         PER_MACHINE,
         jobs(alone(HAMMER), alone(SPINDLE)),
-        # Both strategies of spindle hear the same clips: whichever comes second may find the other's work.
-        run=True,
+        # Both strategies of spindle hear the same clips, so that their models are the same.
+        computed=parts(jobs(alone(HAMMER), alone(SPINDLE, ["*"]))),
+        either="(?<=/spindle/)(noisy-org|enhanced-enhanced)",
+        again=parts(jobs("score/spindle/*/spec/spindle", "embed/spindle/*/spec/spindle")),
         base="recordings",
     ),
     Row(
         "then a new training clip: its pool only",
         new_clip(HAMMER, "train"),
-        jobs("data_index/hammer", "data_pack/hammer/train", enhanced(), CLUSTERED, alone(HAMMER)),
+        jobs("data_index/hammer", "data_clips", "data_pack/hammer/train", enhanced(), CLUSTERED, alone(HAMMER)),
         base="recordings",
         follows=True,
     ),
@@ -595,6 +692,7 @@ ROWS = [
         new_clip(SPINDLE, "train"),
         jobs(
             "data_index/spindle",
+            "data_clips",
             "data_pack/spindle/train",
             enhanced(),
             CLUSTERED,

@@ -2,6 +2,7 @@
 SOURCE = config["data"]["source"]
 FOLDER = f"{R}/synthetic" if SOURCE == experiment.SYNTHETIC else config["data"]["folder"]
 CLIPS = config["data"]["manifest"] if SOURCE == "manifest" else ""
+AWAITED = config["frontends_kept"] or PLAN.machines  # machine types whose recordings are packed before any long job
 LISTED = SOURCE in ("folder", "manifest") and not experiment.missing_recordings(config)
 
 
@@ -23,11 +24,12 @@ rule data_synthesise:
         code=code("scripts.data_synthesise"),
         out=lambda w, output: Path(output.made).parent,
     shell:
-        "program data_synthesise --out {params.out} --made {output.made}"
-        " --params {params.settings:q} --code {params.code:q} > {log} 2>&1"
+        "program data_synthesise --out {params.out:q} --made {output.made:q}"
+        " --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"
 
 
-# Mistakes in the recordings come to light here, so it goes before anything long.
+# What is wrong with names, listing and copies of the recordings comes to light here, what is wrong with their sound in
+# data_pack. Both go first.
 rule data_index:
     input:
         made=before_listing(),
@@ -41,6 +43,8 @@ rule data_index:
     benchmark:
         f"{BENCHMARKS}/data_index/{{machine}}.tsv"
     priority: 100
+    # Compute nodes may have no network.
+    localrule: SOURCE == "dcase"
     conda:
         ENVIRONMENT
     resources:
@@ -53,14 +57,17 @@ rule data_index:
                 "mirror": config["data"]["mirror"],
             }
         ),
-        code=code("scripts.data_index"),
+        listed=lambda w: recordings_told(w.machine),
+        code=code("scripts.data_index", *([YEARS] if SOURCE == "dcase" else [])),
         folder=FOLDER,
         source=given("--clips", [CLIPS] if CLIPS else [])
         + given("--fetch", [config["data"]["year"]] if SOURCE == "dcase" else []),
+        # Progress and licence of a download are shown as well.
+        shown="|& tee" if SOURCE == "dcase" else "&>",
     shell:
         "program data_index --machine {wildcards.machine} --folder {params.folder:q} {params.source}"
-        " --manifest {output.manifest} --truth {output.truth}"
-        " --params {params.settings:q} --code {params.code:q} > {log} 2>&1"
+        " --manifest {output.manifest:q} --truth {output.truth:q}"
+        " --params {params.settings:q} --code {params.code:q} {params.shown} {log:q}"
 
 
 # A local folder's clips are inputs themselves, split by split, and the manifest is not: a new test clip leaves the
@@ -76,6 +83,7 @@ rule data_pack:
         f"{LOGS}/data_pack/{{machine}}/{{split}}.log",
     benchmark:
         f"{BENCHMARKS}/data_pack/{{machine}}/{{split}}.tsv"
+    priority: 100
     conda:
         ENVIRONMENT
     resources:
@@ -88,14 +96,41 @@ rule data_pack:
                 "supplement_kind": config["data"]["supplement_kind"].get(w.machine),
             }
         ),
+        listed=lambda w: recordings_told(w.machine, w.split),
         code=code("scripts.data_pack"),
         folder=FOLDER,
         source=lambda w, input: given("--manifest", [input.manifest] if not LISTED else [])
         + given(" --clips", [CLIPS] if LISTED and CLIPS else []),
     shell:
         "program data_pack --machine {wildcards.machine} --split {wildcards.split} --folder {params.folder:q}"
-        " {params.source} --out {output.audio}"
-        " --params {params.settings:q} --code {params.code:q} > {log} 2>&1"
+        " {params.source} --out {output.audio:q}"
+        " --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"
+
+
+# One row per packed file. Long jobs wait for it, so that a broken recording is told before any of them, whatever machine
+# type it is of. What it says is worth a look, so it is shown as well.
+rule data_clips:
+    input:
+        sides=[
+            *(f"{R}/data/{machine}/manifest.json" for machine in AWAITED),
+            *(f"{R}/data/{machine}/{split}.json" for machine in AWAITED for split in ("train", "test")),
+            *(f"{R}/data/{machine}/supplemental.json" for machine in AWAITED if machine in PLAN.enhanced),
+        ],
+    output:
+        clips=f"{R}/data/clips.csv",
+        side=f"{R}/data/clips.json",
+    log:
+        f"{LOGS}/data_clips.log",
+    priority: 100
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        settings=settings(config["train"], "clip_seconds"),
+        code=code("scripts.data_clips"),
+    shell:
+        "program data_clips --sides {input.sides:q} --out {output.clips:q}"
+        " --params {params.settings:q} --code {params.code:q} 2>&1 | tee {log:q}"
 
 
 # The folder may hold millions of files: it is listed once, by this job, and never while planning.
@@ -109,6 +144,7 @@ rule noise_index:
         f"{LOGS}/noise_index.log",
     benchmark:
         f"{BENCHMARKS}/noise_index.tsv"
+    priority: 100
     conda:
         ENVIRONMENT
     resources:
@@ -118,4 +154,4 @@ rule noise_index:
         code=code("scripts.noise_index"),
         folder=NOISE,
     shell:
-        "program noise_index --folder {params.folder:q} --out {output.index} --code {params.code:q} > {log} 2>&1"
+        "program noise_index --folder {params.folder:q} --out {output.index:q} --code {params.code:q} > {log:q} 2>&1"

@@ -34,13 +34,14 @@ rule embed:
             **({"frontends_kept": True} if w.machine in config["frontends_kept"] else {}),
         ),
         models=lambda w: [f"{stem}.safetensors" for stem in models(w)],
+        threads=THREADS,
         code=lambda w: code("scripts.embed", *NETWORK[w.frontend], *LEARNT[w.frontend]),
         checkpoint=lambda w: checkpoint_sha256(w.frontend),
         given=lambda w, input: given("--checkpoint", input.checkpoint),
     shell:
-        "program embed --train {input.train} --test {input.test} --models {params.models} {params.given}"
-        " --frontend {wildcards.frontend} --out-train {output.train} --out-test {output.test}"
-        " --params {params.settings:q} --code {params.code:q} > {log} 2>&1"
+        "program embed --train {input.train:q} --test {input.test:q} --models {params.models:q} {params.given}"
+        " --frontend {wildcards.frontend} --out-train {output.train:q} --out-test {output.test:q}"
+        " --threads {params.threads} --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"
 
 
 rule embed_frozen:
@@ -68,9 +69,11 @@ rule embed_frozen:
             "clip_seconds",
             batch_size=config["embed"]["batch_size"],
         ),
+        threads=THREADS,
         code=lambda w: code("scripts.embed_frozen", *NETWORK[w.frontend]),
         checkpoint=lambda w: checkpoint_sha256(w.frontend),
         given=lambda w, input: given("--checkpoint", input.checkpoint),
     shell:
-        "program embed_frozen --audio {input.audio} {params.given} --frontend {wildcards.frontend}"
-        " --out {output.embeddings} --params {params.settings:q} --code {params.code:q} > {log} 2>&1"
+        "program embed_frozen --audio {input.audio:q} {params.given} --frontend {wildcards.frontend}"
+        " --out {output.embeddings:q} --threads {params.threads}"
+        " --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"

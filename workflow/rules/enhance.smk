@@ -7,9 +7,11 @@ rule enhance_train:
         train=lambda w: big([packed(w.machine, "train")]),
         supplemental=lambda w: big([packed(w.machine, "supplemental")]),
         non_target=lambda w: big(non_target(w.machine)),
-        noise=f"{R}/noise/index.csv",
+        noise=ancient(f"{R}/noise/index.csv"),
         beats=checkpoint_file("beats"),
+        checked=checked(),
         sides=lambda w: sides([packed(w.machine, "train"), packed(w.machine, "supplemental"), *non_target(w.machine)])
+        + [f"{R}/noise/index.json"]
         + checkpoint_side("beats"),
     output:
         model=f"{R}/enhance/{{machine}}/model.safetensors",
@@ -32,14 +34,15 @@ rule enhance_train:
             *sorted(TSE.keys() - {"skip", "non_target", "chunk"}),
             precision=config["compute"]["precision"],
         ),
+        threads=THREADS,
         code=code("scripts.enhance_train"),
         checkpoint=checkpoint_sha256("beats"),
         non_target=lambda w, input: given("--non-target", input.non_target),
     shell:
-        "program enhance_train --train {input.train} --supplemental {input.supplemental} {params.non_target}"
-        ' --noise {input.noise} --noise-folder "$NOISE" --beats {input.beats}'
-        " --out {output.model} --curve {output.curve}"
-        " --params {params.settings:q} --code {params.code:q} > {log} 2>&1"
+        "program enhance_train --train {input.train:q} --supplemental {input.supplemental:q} {params.non_target}"
+        ' --noise {input.noise:q} --noise-folder "$NOISE" --beats {input.beats:q}'
+        " --out {output.model:q} --curve {output.curve:q}"
+        " --threads {params.threads} --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"
 
 
 rule enhance_apply:
@@ -65,14 +68,15 @@ rule enhance_apply:
         settings=settings(
             TSE, "n_fft", "hop", "normalise_variance", "network", "chunk", precision=config["compute"]["precision"]
         ),
+        threads=THREADS,
         code=code("scripts.enhance_apply"),
     shell:
-        "program enhance_apply --model {input.model} --audio {input.audio} --out {output.audio}"
-        " --params {params.settings:q} --code {params.code:q} > {log} 2>&1"
+        "program enhance_apply --model {input.model:q} --audio {input.audio:q} --out {output.audio:q}"
+        " --threads {params.threads} --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"
 
 
 # Asked for by name, also for machine types on the skip list: results/<experiment>/inspect/<machine type>/index.html
-rule inspect_enhance:
+rule inspect_enhance_machine:
     input:
         model=ancient(f"{R}/enhance/{{machine}}/model.safetensors"),
         audio=ancient(f"{R}/data/{{machine}}/train.arrow"),
@@ -103,7 +107,9 @@ rule inspect_enhance:
             precision=config["compute"]["precision"],
             clips=config["report"]["clips"],
         ),
+        threads=THREADS,
         code=code("scripts.inspect_enhance", *TEMPLATES),
     shell:
-        "program inspect_enhance --model {input.model} --audio {input.audio} --page {output.page}"
-        " --files {output.files} --params {params.settings:q} --code {params.code:q} > {log} 2>&1"
+        "program inspect_enhance --model {input.model:q} --audio {input.audio:q} --page {output.page:q}"
+        " --files {output.files:q} --threads {params.threads}"
+        " --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"

@@ -32,5 +32,5 @@ rule ensemble:
         code=code("scripts.ensemble"),
         folder=lambda w, output: Path(output.scores[0]).parents[1],
     shell:
-        "program ensemble --scores {input.scores} --machine {wildcards.machine} --out-dir {params.folder}"
-        " --params {params.settings:q} --code {params.code:q} > {log} 2>&1"
+        "program ensemble --scores {input.scores:q} --machine {wildcards.machine} --out-dir {params.folder:q}"
+        " --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"

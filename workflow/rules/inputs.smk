@@ -1,4 +1,6 @@
 # What depends on what: paths and input functions of all stages, in their order. Rules stand in the files named by stage.
+import os
+from functools import cache
 
 
 def packed(machine, split, audio="noisy"):
@@ -34,7 +36,8 @@ def checkpoint_side(name):
 
 
 def checkpoint_sha256(name):
-    """Parameter: digest of a published checkpoint, so that a replaced file is noticed and a moved one is not."""
+    """Parameter: digest of a published checkpoint, so that a replaced file is noticed. Moving one plans its jobs again
+    (another input), which then find their work in the store."""
     file = config["checkpoints"].get(name, {}).get("file", experiment.SYNTHETIC)
     return "" if file == experiment.SYNTHETIC else DIGESTS.sha256(Path(file))
 
@@ -54,13 +57,27 @@ def products():
     return files
 
 
-def recordings(machine, *splits):
-    """Input: the raw clips of a machine type where they lie in a local folder."""
+@cache
+def listing(machine):
+    """Clips of a machine type where they lie in a local folder."""
     if not LISTED:
         return []
     kind = config["data"]["supplement_kind"].get(machine)
-    listed = data.clips(Path(FOLDER), machine, manifest=Path(CLIPS) if CLIPS else None, kind=kind)
-    return [f"{FOLDER}/{clip.path}" for clip in listed if clip.split in splits]
+    return data.clips(Path(FOLDER), machine, manifest=Path(CLIPS) if CLIPS else None, kind=kind)
+
+
+def recordings(machine, *splits):
+    """Input: the raw clips of a machine type where they lie in a local folder."""
+    return [os.path.join(FOLDER, clip.path) for clip in listing(machine) if clip.split in splits]
+
+
+def recordings_told(machine, split=None):
+    """Parameter: digest of what names or manifest rows say of the clips, of one split as far as it is packed; of all
+    splits with the attributes csv, which is compared with the names."""
+    if not LISTED:
+        return ""
+    table = data.attributes_csv(Path(FOLDER), machine) if SOURCE == "folder" and split is None else None
+    return data.told(listing(machine), split) + (f".{fingerprint.file_sha256(table)}" if table else "")
 
 
 def before_listing():
@@ -89,6 +106,12 @@ def label_files(pool, labels):
     ]
 
 
+def checked():
+    """Input of the first long jobs: only when all recordings are packed, and so known to be sound, do they begin. What
+    it says makes nothing stale. Sounds that the workflow makes itself need no check."""
+    return [] if SOURCE == experiment.SYNTHETIC else ancient(f"{R}/data/clips.csv")
+
+
 def trained_on(pool):
     return next(listed.machines for listed in PLAN.pools if listed.name == pool)
 
@@ -110,7 +133,7 @@ def heard(wildcards, audio):
 
 def models(wildcards):
     folder = f"{R}/train/{wildcards.pool}/{wildcards.strategy}/{wildcards.frontend}"
-    return [f"{folder}/seed{seed}" for seed in config["seeds"]]
+    return [f"{folder}/seed{seed}" for seed in PLAN.seeds]
 
 
 def awaited_models(wildcards):
@@ -154,6 +177,33 @@ def pseudo_labels(machine):
     return sorted(stem for stem in used if Path(stem).name == machine)
 
 
+def singles_of(system, machine):
+    """Single systems that a system of a machine type is made of in the end; every frontend of its strategies counts."""
+    listed = next((listed for listed in PLAN.systems if listed["id"] == system), None)
+    if listed is None:
+        return {system}
+    if "mix" in listed:
+        return set().union(*(singles_of(member, machine) for member in listed["mix"]))
+    return {single for single in PLAN.singles(machine) if single.partition(".")[0] == listed["strategy"]}
+
+
+def bundled(wildcards, stage, name=None):
+    """Stems of what a stage made of a bundle's parts: file `name` of a machine type, or the models of all seeds."""
+    machine, singles = wildcards.machine, singles_of(wildcards.system, wildcards.machine)
+    parts = [part for part in PLAN.frontends(machine) if f"{part[1]}.{part[2]}" in singles]
+    if stage == "enhance":
+        heard = machine in PLAN.enhanced and any(audio_of(strategy) == "enhanced" for _, strategy, _ in parts)
+        return [f"{R}/enhance/{machine}/{name}"] if heard else []
+    if stage == "embed":
+        return [f"{R}/embed/{pool}/{strategy}/{frontend}/{machine}/{name}" for pool, strategy, frontend in parts]
+    return [
+        f"{R}/train/{pool}/{strategy}/{frontend}/seed{seed}"
+        for pool, strategy, frontend in parts
+        if pool != "frozen"
+        for seed in PLAN.seeds
+    ]
+
+
 def page_options(wildcards, input):
     options = {
         "--enhanced": input.enhanced,
@@ -169,10 +219,9 @@ def curves():
     trained = [
         f"{R}/train/{pool.name}/{strategy}/{frontend}/seed{seed}.csv"
         for pool in PLAN.pools
-        if PLAN.trained[pool.name]
         for strategy in PLAN.strategies
-        for frontend in config["frontends"]
-        for seed in config["seeds"]
+        for frontend in PLAN.frontends_run
+        for seed in PLAN.seeds
     ]
     return [
         *trained,

@@ -28,9 +28,9 @@ rule metric_machine:
         settings=settings(METRIC, "pauc_p", "threshold_percentile", "bootstrap", "random_state"),
         code=code("scripts.metric_machine"),
     shell:
-        "program metric_machine --ensemble {input.ensemble} --truth {input.truth} --train {input.train}"
-        " --out {output.metrics} --decisions {output.decisions}"
-        " --params {params.settings:q} --code {params.code:q} > {log} 2>&1"
+        "program metric_machine --ensemble {input.ensemble:q} --truth {input.truth:q} --train {input.train:q}"
+        " --out {output.metrics:q} --decisions {output.decisions:q}"
+        " --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"
 
 
 rule metric:
@@ -65,8 +65,8 @@ rule metric:
         settings=settings(METRIC, "confidence", sets=sets()),
         code=code("scripts.metric"),
     shell:
-        "program metric --machines {input.machines} --out {output.official}"
-        " --params {params.settings:q} --code {params.code:q} > {log} 2>&1"
+        "program metric --machines {input.machines:q} --out {output.official:q}"
+        " --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"
 
 
 TABLES = ("table1", "table2", "table3", "figure2", "conclusions")
@@ -97,11 +97,12 @@ rule tables:
     conda:
         ENVIRONMENT
     params:
-        code=code("scripts.tables", *PUBLISHED),
+        settings=canonical({"year": config["data"]["year"] if SOURCE == "dcase" else None}),
+        code=code("scripts.tables", PAPER),
         folder=lambda w, output: Path(output.side).parent,
     shell:
-        "program tables --official {input.official} --machines {input.machines} --out-dir {params.folder}"
-        " --code {params.code:q} > {log} 2>&1"
+        "program tables --official {input.official:q} --machines {input.machines:q} --out-dir {params.folder:q}"
+        " --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"
 
 
 # On request: how far pseudo labels agree with the attributes that were revealed after the challenge.
@@ -123,9 +124,9 @@ rule tables_pseudo_labels:
         ENVIRONMENT
     params:
         settings=canonical({"mirror": config["data"]["mirror"]}),
-        code=code("scripts.tables_pseudo_labels", *PUBLISHED),
+        code=code("scripts.tables_pseudo_labels", YEARS),
         year=config["data"]["year"],
         folder=FOLDER,
     shell:
-        "program tables_pseudo_labels --labels {input.labels} --year {params.year} --folder {params.folder:q}"
-        " --out {output.agreement} --params {params.settings:q} --code {params.code:q} > {log} 2>&1"
+        "program tables_pseudo_labels --labels {input.labels:q} --year {params.year} --folder {params.folder:q}"
+        " --out {output.agreement:q} --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"

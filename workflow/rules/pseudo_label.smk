@@ -21,7 +21,8 @@ rule pseudo_label:
         runtime=growing(60),
     params:
         settings=settings(config["pseudo_label"], *sorted(config["pseudo_label"].keys() - {"machines"})),
+        threads=THREADS,
         code=code("scripts.pseudo_label"),
     shell:
-        "program pseudo_label --embeddings {input.embeddings} --out {output.labels} --bic {output.bic}"
-        " --params {params.settings:q} --code {params.code:q} > {log} 2>&1"
+        "program pseudo_label --embeddings {input.embeddings:q} --out {output.labels:q} --bic {output.bic:q}"
+        " --threads {params.threads} --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"

@@ -1,7 +1,6 @@
 # report: a page per machine type and a front page; `snakemake --report` binds them into one file.
 NAMES = {system: system for system in SYSTEMS}
 NAMES |= {s["id"]: f"{PLAN.labels[s['id']]} {s.get('strategy', '')}".strip() for s in PLAN.systems}
-UNTRAINED = any(config["checkpoints"][name]["file"] == experiment.SYNTHETIC for name in PLAN.checkpoints)
 
 
 rule report_machine:
@@ -46,19 +45,21 @@ rule report_machine:
                 "untrained": UNTRAINED,
             }
         ),
+        untrained=UNTRAINED,
         code=code("scripts.report_machine", *TEMPLATES),
         given=page_options,
     shell:
-        "program report_machine --machine {wildcards.machine} --scores {input.scores} --truth {input.truth}"
-        " --metric {input.metric} --train {input.audio[0]} --test {input.audio[1]} --embeddings {input.embeddings}"
-        " {params.given} --page {output.page} --figures {output.figures}"
-        " --params {params.settings:q} --code {params.code:q} > {log} 2>&1"
+        "program report_machine --machine {wildcards.machine} --scores {input.scores:q} --truth {input.truth:q}"
+        " --metric {input.metric:q} --train {input.audio[0]:q} --test {input.audio[1]:q} --embeddings {input.embeddings:q}"
+        " {params.given} --page {output.page:q} --figures {output.figures:q}"
+        " --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"
 
 
 rule report_summary:
     input:
         official=f"{R}/metric/official.csv",
         manifests=[f"{R}/data/{machine}/manifest.csv" for machine in PLAN.machines],
+        tables=rules.tables.output.tables if "tables" in config["report"]["products"] else [],
         curves=curves(),
     output:
         page=report(
@@ -76,13 +77,15 @@ rule report_summary:
         ENVIRONMENT
     params:
         settings=canonical({"names": NAMES, "untrained": UNTRAINED}),
+        given=lambda w, input: given("--tables", input.tables),
+        untrained=UNTRAINED,
         shown=canonical({key: value for key, value in config.items() if key not in ("results", "store")}),
         benchmarks=lambda w, output: Path(output.side).parents[1] / "benchmarks",
         code=code("scripts.report_summary", *TEMPLATES),
     shell:
-        "program report_summary --official {input.official} --manifests {input.manifests} --curves {input.curves}"
-        " --benchmarks {params.benchmarks} --config {params.shown:q} --page {output.page} --figures {output.figures}"
-        " --params {params.settings:q} --code {params.code:q} > {log} 2>&1"
+        "program report_summary --official {input.official:q} --manifests {input.manifests:q} --curves {input.curves:q}"
+        " {params.given} --benchmarks {params.benchmarks:q} --config {params.shown:q} --page {output.page:q} --figures {output.figures:q}"
+        " --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"
 
 
 # Asked for by name: snakemake … results/<experiment>/bundle/<machine type>.<system>.firstshot
@@ -90,6 +93,16 @@ rule bundle:
     input:
         metric=f"{R}/metric/{{machine}}.csv",
         scores=f"{R}/ensemble/{{system}}/{{machine}}.csv",
+        clips=lambda w: big([packed(w.machine, "train")]),
+        embeddings=lambda w: big(bundled(w, "embed", "train")),
+        models=lambda w: big(bundled(w, "train"), ".safetensors"),
+        enhance=lambda w: big(bundled(w, "enhance", "model"), ".safetensors"),
+        sides=lambda w: sides(
+            [packed(w.machine, "train")]
+            + bundled(w, "embed", "train")
+            + bundled(w, "train")
+            + bundled(w, "enhance", "test")
+        ),
     output:
         bundle=f"{R}/bundle/{{machine}}.{{system}}.firstshot",
         side=f"{R}/bundle/{{machine}}.{{system}}.json",
@@ -99,7 +112,6 @@ rule bundle:
         f"{BENCHMARKS}/bundle/{{machine}}.{{system}}.tsv"
     conda:
         ENVIRONMENT
-    threads: THREADS
     resources:
         mem_mb=growing(4000),
         runtime=growing(30),
@@ -107,6 +119,6 @@ rule bundle:
         code=code("scripts.bundle"),
         run=lambda w, output: Path(output.bundle).parents[1],
     shell:
-        "program bundle --run-folder {params.run} --machine {wildcards.machine} --system {wildcards.system}"
-        " --metric {input.metric} --scores {input.scores} --out {output.bundle} --code {params.code:q}"
-        " > {log} 2>&1"
+        "program bundle --run-folder {params.run:q} --machine {wildcards.machine} --system {wildcards.system}"
+        " --metric {input.metric:q} --scores {input.scores:q} --out {output.bundle:q} --code {params.code:q}"
+        " > {log:q} 2>&1"

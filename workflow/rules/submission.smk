@@ -21,5 +21,5 @@ rule submission:
         code=code("scripts.submission"),
         development=lambda w, input: given("--development", input.development),
     shell:
-        "program submission --decisions {input.decisions} {params.development} --out {output.package}"
-        " --params {params.settings:q} --code {params.code:q} > {log} 2>&1"
+        "program submission --decisions {input.decisions:q} {params.development} --out {output.package:q}"
+        " --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"

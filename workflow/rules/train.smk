@@ -23,6 +23,7 @@ rule train:
         enhanced=lambda w: big(heard(w, "enhanced")),
         labels=lambda w: [f"{stem}.csv" for stem in label_files(w.pool, labels_of(w.strategy))],
         checkpoint=lambda w: checkpoint_file(w.frontend),
+        checked=checked(),
         sides=lambda w: sides(dict.fromkeys([*heard(w, "noisy"), *heard(w, "enhanced")])) + checkpoint_side(w.frontend),
     output:
         model=f"{R}/train/{{pool}}/{{strategy}}/{{frontend}}/seed{{seed}}.safetensors",
@@ -48,6 +49,7 @@ rule train:
             frontend=config["train"][w.frontend],
             precision=config["compute"]["precision"],
         ),
+        threads=THREADS,
         code=lambda w: code("scripts.train", *NETWORK[w.frontend], *LEARNT[w.frontend]),
         checkpoint=lambda w: checkpoint_sha256(w.frontend),
         given=lambda w, input: " ".join(
@@ -55,5 +57,5 @@ rule train:
         ),
     shell:
         "program train {params.given} --frontend {wildcards.frontend} --seed {wildcards.seed}"
-        " --out {output.model} --curve {output.curve}"
-        " --params {params.settings:q} --code {params.code:q} > {log} 2>&1"
+        " --out {output.model:q} --curve {output.curve:q}"
+        " --threads {params.threads} --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"

@@ -1,5 +1,6 @@
 """List the clips of a machine type with their content digests; what describes test clips goes to the truth table."""
 
+import hashlib
 from pathlib import Path
 
 from firstshot import data, job
@@ -18,18 +19,23 @@ def main() -> None:
     parser.add_argument("--manifest", type=Path, required=True, help="csv to write: one row per clip")
     parser.add_argument("--truth", type=Path, required=True, help="csv to write: what the test clips are")
     args = job.parse(parser)
-    inputs, outputs = {"clips": args.clips}, {"manifest": args.manifest, "truth": args.truth}
-    with job.artefact(outputs, inputs=inputs, params=args.params, stored=False) as artefact:
+    if args.fetch and not job.examined():
+        from firstshot import dcase
+
+        dcase.fetch_machine(args.fetch, args.machine, args.folder, dcase.Source.of(**args.params.get("mirror", {})))
+    listed = data.clips(args.folder, args.machine, manifest=args.clips, kind=args.params.get("supplement_kind"))
+    rows, truth = data.index(args.folder, listed)
+    # What is listed is what the index is made from, as content and not as files: where they lie decides nothing.
+    params = args.params | {"clips": hashlib.sha256(job.canonical([rows, truth]).encode()).hexdigest()}
+    with job.artefact({"manifest": args.manifest, "truth": args.truth}, params=params, stored=False) as artefact:
         if not artefact.needed:
             return
         if args.fetch:
-            from firstshot import dcase
-
-            dcase.fetch_machine(args.fetch, args.machine, args.folder, dcase.Source.of(**args.params.get("mirror", {})))
-        listed = data.clips(args.folder, args.machine, manifest=args.clips, kind=args.params.get("supplement_kind"))
+            for line in dcase.differences(args.fetch, args.machine, listed, args.folder):
+                job.say(f"{args.machine}, DCASE {args.fetch}: {line}")
         if args.clips is None:
             data.check_attributes(args.folder, args.machine, listed)
-        rows, truth = data.index(args.folder, listed)
+        data.warn_of_lone_classes(args.machine, listed)
         data.write_csv(artefact.path("manifest"), data.INDEX_COLUMNS, rows)
         data.write_csv(artefact.path("truth"), data.TRUTH_COLUMNS, truth)
         artefact.note(**data.facts(listed, args.machine)._asdict())

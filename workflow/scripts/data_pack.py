@@ -1,7 +1,9 @@
 """Decode, check and pack the clips of one machine type and split into a memory-mapped Arrow file."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from firstshot import data, job
 
@@ -15,24 +17,31 @@ def main() -> None:
     parser.add_argument("--split", choices=data.SPLITS, required=True)
     parser.add_argument("--out", type=Path, required=True, help="Arrow file to write")
     args = job.parse(parser)
-    rows = [row for row in index(args) if row["split"] == args.split]
+    rows = index(args)
     # The rows hold the clips' digests: the same clips are the same work, whatever became of the other splits.
     params = {"channel": args.params["channel"], "clips": hashlib.sha256(job.canonical(rows).encode()).hexdigest()}
     with job.artefact({"audio": args.out}, params=params) as artefact:
         if artefact.needed:
             from firstshot import audio, packed
 
-            clips = audio.read_clips(args.folder, rows, args.params["channel"])
+            seconds: list[float] = []
+
+            def clips() -> Iterator[dict[str, Any]]:
+                for clip in audio.read_clips(args.folder, rows, args.params["channel"]):
+                    seconds.append(round(len(clip["samples"]) / audio.SAMPLING_RATE, 2))
+                    yield clip
+
             sizes = {"machine": args.machine, "split": args.split, "sampling_rate": audio.SAMPLING_RATE}
-            artefact.note(clips=packed.write_audio(artefact.path("audio"), clips, **sizes))
+            packed.write_audio(artefact.path("audio"), clips(), **sizes)
+            artefact.note(clips=len(seconds), shortest_s=min(seconds, default=0), longest_s=max(seconds, default=0))
 
 
 def index(args) -> list[dict[str, str]]:
     if args.manifest:
-        return data.read_csv(args.manifest)
+        return [row for row in data.read_csv(args.manifest) if row["split"] == args.split]
     kind = args.params.get("supplement_kind")
     listed = data.clips(args.folder, args.machine, manifest=args.clips, kind=kind)
-    return data.index(args.folder, listed)[0]
+    return data.index_split(args.folder, listed, args.split)
 
 
 if __name__ == "__main__":

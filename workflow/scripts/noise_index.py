@@ -1,5 +1,6 @@
 """List the out-of-domain noise below a folder once: path, sampling rate, length and channels of every audio file."""
 
+import hashlib
 from pathlib import Path
 
 from firstshot import data, job
@@ -12,12 +13,14 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="csv to write")
     args = job.parse(parser)
-    with job.artefact({"index": args.out}, params=args.params, stored=False) as artefact:
+    from firstshot import audio
+
+    rows = audio.index_noise(args.folder)
+    # What is listed is what the index is made from, as content and not as files: where they lie decides nothing.
+    params = args.params | {"files": hashlib.sha256(job.canonical(rows).encode()).hexdigest()}
+    with job.artefact({"index": args.out}, params=params, stored=False) as artefact:
         if not artefact.needed:
             return
-        from firstshot import audio
-
-        rows = audio.index_noise(args.folder)
         data.write_csv(artefact.path("index"), audio.NOISE_COLUMNS, rows)
         artefact.note(clips=len(rows))
 
