@@ -1,14 +1,18 @@
-"""One's own machine: the data programs on a folder in DCASE layout, and on any folder with a manifest csv."""
+"""One's own machine: data programs and workflow on a folder in DCASE layout, and on any folder with a manifest csv."""
 
 import csv
+import itertools
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
+from tinyrun import Run
 
+from firstshot import config, untrained
 from firstshot.packed import PackedAudio
 
 SCRIPTS = Path(__file__).parents[1] / "workflow" / "scripts"
@@ -115,3 +119,134 @@ def test_bad_input_ends_a_program_with_one_message_and_no_output(tmp_path):
     assert program.stderr.count("\n") == 1
     assert not (tmp_path / "m.csv").exists()
     assert not (tmp_path / "t.csv").exists()
+
+
+# -- the whole workflow ------------------------------------------------------------------------------------------------
+
+LABELLED = "section_00_{domain}_{split}_{condition}_{number:04d}{attributes}.wav"
+
+
+def dcase_folder(
+    folder: Path, domains: tuple[str, ...], conditions: tuple[str, ...], attributes: tuple[str, ...]
+) -> None:
+    """A machine type `press` in DCASE layout, 3 training clips per domain and attribute, 2 test clips per cell."""
+    seed = 0
+    for split, kinds, count in (("train", ("normal",), 3), ("test", conditions, 2)):
+        for domain, condition, told in itertools.product(domains, kinds, attributes):
+            for number in range(count):
+                seed += 1
+                name = LABELLED.format(
+                    domain=domain, split=split, condition=condition, number=seed * 10 + number, attributes=told
+                )
+                record(folder / "press" / split / name, seed)
+
+
+def workflow(folder: Path, **changes: object) -> Run:
+    """The tiny config with Spec alone, on recordings of a `press`."""
+    run = Run.fresh(folder)
+    own = {
+        "data": {"source": "folder", "folder": "recordings"}, "machines": ["press"], "frontends": ["spec"],
+        "enhance": {"skip": []}, "noise": {"folder": "nowhere"},
+    }  # fmt: skip
+    run.configure("own.yaml", **config.layered(own, changes))
+    return run
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def one_machine_type(run: Run) -> None:
+    """No supplement, no attributes: noisy strategies only; two domains are two classes."""
+    dcase_folder(run.folder / "recordings", ("source", "target"), ("normal", "anomaly"), ("",))
+
+
+def neither_target_clips_nor_anomalies(run: Run) -> None:
+    """Attributes are the classes; scores and decisions are there, the metric is not."""
+    dcase_folder(run.folder / "recordings", ("source",), ("normal",), ("_load_1", "_load_2"))
+
+
+def a_manifest_beside_any_folder(run: Run) -> None:
+    """Paths with a space and with a slash too many, two channels, another rate, nothing known of the test clips."""
+    folder = run.folder / "my recordings"
+    rows = [f"train/{load} {number}.flac,train,load_{load}" for load in (1, 2) for number in range(3)]
+    rows += [f"test/{number}.flac,test," for number in range(2)]
+    for seed, row in enumerate(rows):
+        record(folder / row.partition(",")[0], seed, rate=22050, channels=2)
+    (folder / "clip list.csv").write_text("\n".join(["clip,split,attributes", *rows]) + "\n")
+    run.configure(
+        "manifest.yaml", results="my results/",
+        data={"source": "manifest", "folder": "my recordings//", "manifest": "./my recordings/clip list.csv"},
+    )  # fmt: skip
+    run.place = "my results"
+
+
+def clean_supplement_of_a_single_class(run: Run) -> None:
+    """Nothing to discriminate, in enhancement neither: the frozen networks are left."""
+    dcase_folder(run.folder / "recordings", ("source",), ("normal", "anomaly"), ("",))
+    for number in range(3):
+        record(run.folder / f"recordings/press/supplemental/section_00_machine_{number:04d}.wav", 900 + number)
+    sizes = {"width": 48, "heads": 4, "layers": 1, "embed_dim": 32, "position_rows": 768}
+    untrained.write_checkpoint(run.folder / "eat.pt", "eat", sizes, 0)
+    run.configure(
+        "frozen.yaml", frozen=["eat"], checkpoints={"eat": {"file": "eat.pt"}},
+        ensemble={"systems": [{"id": "10", "strategy": "noisy-none"}]},
+    )  # fmt: skip
+
+
+TRAINED, FROZEN = ["1", "noisy-org.spec"], ["10", "noisy-none.eat"]
+
+
+@pytest.mark.parametrize(
+    ("case", "systems", "known", "notice"),
+    [
+        (one_machine_type, TRAINED, True, "no supplemental clips of press"),
+        (neither_target_clips_nor_anomalies, TRAINED, False, "noisy strategies only"),
+        (a_manifest_beside_any_folder, TRAINED, False, "noisy strategies only"),
+        (clean_supplement_of_a_single_class, FROZEN, True, "pool 'all' has 1 class: frozen systems only"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_the_workflow_runs_on_any_machine(tmp_path, case, systems, known, notice):
+    run = workflow(tmp_path / "run")
+    case(run)
+    assert notice in run.snakemake()
+    assert "Nothing to be done" in run.snakemake()
+    official = table(run.results / "metric/official.csv")
+    assert [row["system"] for row in official] == systems
+    assert all((row["official_score"] != "n/a") == known for row in official), official
+    decisions = table(run.results / "metric/press.decisions.csv")
+    assert decisions and all(row["decision"] in ("0", "1") for row in decisions)
+    assert (run.results / "report/index.html").is_file()
+    assert not (run.results / "enhance").exists()
+    if case is a_manifest_beside_any_folder:
+        what_a_manifest_says_is_noticed(run)
+
+
+def what_a_manifest_says_is_noticed(run: Run) -> None:
+    listed = run.folder / "my recordings/clip list.csv"
+    before = listed.read_text()
+    index, train = "data_index/press", "data_pack/press/train"
+    for old, new, packed in (
+        (",train,load_1", ",train,load_3", {train}),
+        ("clip,split,attributes\n", "clip,split,attributes,domain\n", set()),
+        ("test/0.flac,test,\n", "test/0.flac,test,load_2\n", set()),
+    ):
+        listed.write_text(before.replace(old, new, 1))
+        planned = run.plan()
+        assert {job for job in planned if job.startswith("data_")} >= packed
+        assert {job for job in planned if job.startswith("data_pack")} == packed, planned
+        assert (index in planned) == (new != "clip,split,attributes,domain\n")
+    listed.write_text(before)
+    assert run.plan() == set()
+
+
+def test_no_long_job_begins_before_all_recordings_are_known_to_be_sound(tmp_path):
+    run = workflow(tmp_path / "run")
+    one_machine_type(run)
+    spoilt = sorted((run.folder / "recordings/press/test").iterdir())[-1]
+    soundfile.write(spoilt, np.full(16000, np.nan), 16000, subtype="FLOAT")
+    printed = run.snakemake(fails=True)
+    assert f"{spoilt.name}: 16000 samples are NaN or infinite. Export it again" in printed
+    assert {path.name for path in (run.results / "logs").iterdir()} == {"data_index", "data_pack"}

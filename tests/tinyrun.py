@@ -37,12 +37,14 @@ class Done:
 class Run:
     """One working directory with the workflow's code, its results and its store."""
 
+    place = "results"  # as the config has it
+
     def __init__(self, folder: Path, *configs: str, experiment: str = "tiny") -> None:
         self.folder, self.configs, self.experiment = folder, configs or (TINY,), experiment
 
     @property
     def results(self) -> Path:
-        return self.folder / "results" / self.experiment
+        return self.folder / self.place / self.experiment
 
     @classmethod
     def fresh(cls, folder: Path, *configs: str) -> "Run":
@@ -85,7 +87,7 @@ class Run:
     def plan(self, *arguments: str) -> set[str]:
         """Jobs that would be run."""
         printed = self.snakemake("-n", *arguments)
-        prefix = f"results/{self.experiment}/logs/"
+        prefix = f"{self.place}/{self.experiment}/logs/"
         return {match.removeprefix(prefix).removesuffix(".log") for match in LOG.findall(printed)}
 
     def run(self, *arguments: str) -> Done:
