@@ -118,15 +118,20 @@ def test_the_tables_stand_beside_the_published_numbers(finished: Run) -> None:
         own = next(row for row in official if (row["system"], row["machines"]) == ("T3-1", name))
         cell = table3["T3-1", name]
         assert float(cell["ours"]) == pytest.approx(100 * float(own["official_score"]), abs=1e-6)
-        assert float(cell["difference"]) == pytest.approx(float(cell["ours"]) - float(cell["published"]), abs=1e-6)
+        assert float(cell["published"]) > 50 and cell["difference"] == "n/a"  # three of fifteen machine types
         assert own["seeds"] == "2" and float(cell["seed_spread"]) == pytest.approx(
             100 * float(own["seed_std"]), abs=1e-6
         )
     assert table3["T3-2", "development"]["ours"] == "n/a"
+    cells = {(row["system"], row["machine"]): row for row in rows(finished.results / "tables/table2.csv")}
+    for machine in ("ToyCar", "bearing"):
+        cell = cells["1", machine]
+        assert float(cell["difference"]) == pytest.approx(float(cell["ours"]) - float(cell["published"]), abs=1e-6)
     assert "T3-1" in (finished.results / "tables/table3.md").read_text(encoding="utf-8")
     conclusions = rows(finished.results / "tables/conclusions.csv")
-    assert {row["holds_published"] for row in conclusions} == {"yes"}
-    assert {row["holds"] for row in conclusions} == {"n/a", "yes", "no"} & {row["holds"] for row in conclusions}
+    held = {row["conclusion"]: row["holds"] for row in conclusions}
+    assert set(held.values()) <= {"n/a", "yes", "no"}
+    assert {answer for statement, answer in held.items() if "baselines" in statement} == {"n/a"}
     assert len(conclusions) == len(tables.CONCLUSIONS)
 
 

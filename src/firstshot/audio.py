@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 
+from firstshot import data
 from firstshot.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -19,6 +21,9 @@ log = logging.getLogger(__name__)
 SAMPLING_RATE = 16_000  # Hz, what the published networks were trained on
 SHORTEST = 0.1  # s, below this a file is taken to be cut off
 PROBLEMS_SHOWN = 5
+BLOCK = 2**22  # samples that are read at a time
+RATES = (1_000, 1_536_000)  # Hz, of any recorder
+LARGEST_KERNEL = 2**24  # taps in all phases of a resampler; 44.1 kHz takes 70,000
 
 Channel = int | str  # index from 0, or 'mean'
 
@@ -50,12 +55,17 @@ def decode(path: Path, content: bytes | None = None, channel: Channel = 0) -> Re
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             frames, sampling_rate, channels = file.frames, file.samplerate, file.channels
             pcm16 = file.subtype in ("PCM_16", "PCM_S8", "PCM_U8")
-            wave = file.read(dtype="int16" if pcm16 else "float32", always_2d=True)
+            wave = _all_samples(file, "int16" if pcm16 else "float32")
     except soundfile.LibsndfileError as error:
         raise UserError(
             f"{path}: not readable as audio ({error.error_string}). Expected wav, flac, ogg or mp3: copy the file "
             "again or convert it."
         ) from None
+    if not convertible(sampling_rate):
+        raise UserError(
+            f"{path}: {sampling_rate} Hz cannot be brought to {SAMPLING_RATE} Hz; expected a usual sampling rate, such "
+            "as 16000, 44100 or 48000. Correct the header, or convert the file."
+        )
     if len(wave) < frames:
         raise UserError(f"{path}: truncated, {len(wave)} of {frames} samples are there. Copy the file again.")
     wave = _channel(path, wave, channel)
@@ -68,6 +78,14 @@ def decode(path: Path, content: bytes | None = None, channel: Channel = 0) -> Re
     if wave.min() == wave.max():
         raise UserError(f"{path}: silent, all samples are {wave[0]}. Check the microphone, or delete the clip.")
     return Recording(wave, sampling_rate, channels)
+
+
+def _all_samples(file: soundfile.SoundFile, dtype: str) -> np.ndarray:
+    """(n_samples, n_channels), read in blocks: the header alone may promise more than any memory holds."""
+    blocks = [file.read(BLOCK, dtype=dtype, always_2d=True)]
+    while len(blocks[-1]) == BLOCK:
+        blocks.append(file.read(BLOCK, dtype=dtype, always_2d=True))
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -99,8 +117,8 @@ def _channel(path: Path, wave: np.ndarray, channel: Channel) -> np.ndarray:
         return (mean / 32768 if wave.dtype == np.int16 else mean).astype(np.float32)
     if not isinstance(channel, int) or not 0 <= channel < wave.shape[1]:
         raise UserError(
-            f"{path}: data.channel is {channel!r} but the file has {wave.shape[1]} channel(s): choose 0 to "
-            f"{wave.shape[1] - 1}, or 'mean'."
+            f"{path}: channel {channel!r} is asked for, but the file has {wave.shape[1]} channel(s): choose "
+            f"0 to {wave.shape[1] - 1}, or 'mean'."
         )
     return np.ascontiguousarray(wave[:, channel])
 
@@ -115,6 +133,12 @@ def as_int16(wave: np.ndarray) -> np.ndarray:
     if wave.dtype == np.int16:
         return wave
     return np.clip(np.rint(wave * np.float32(32768)), -32768, 32767).astype(np.int16)
+
+
+def convertible(rate: int, new_rate: int = SAMPLING_RATE) -> bool:
+    """Whether a sampling rate in Hz is one of recorders, and in a ratio to the new one that can be resampled."""
+    common = math.gcd(rate, new_rate)
+    return RATES[0] <= rate <= RATES[1] and (rate // common) * (new_rate // common) <= LARGEST_KERNEL
 
 
 def resample(wave: np.ndarray, rate: int, new_rate: int = SAMPLING_RATE) -> np.ndarray:
@@ -178,8 +202,8 @@ def read_clips(folder: Path, rows: Iterable[Mapping[str, str]], channel: Channel
     if broken:
         more = f"\n… and {len(broken) - PROBLEMS_SHOWN} more" if len(broken) > PROBLEMS_SHOWN else ""
         raise UserError("\n".join(broken[:PROBLEMS_SHOWN]) + more)
-    _warn_of_rates(folder, rates)
-    _warn_of_lengths(folder, seconds)
+    warn_of_rates(folder, rates)
+    warn_of_lengths(folder, seconds)
     if clipped:
         log.warning("%s: %d clips exceed full scale and were clipped (%s).", folder, len(clipped), _some(clipped))
 
@@ -188,7 +212,8 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def _warn_of_rates(folder: Path, rates: Counter[int]) -> None:
+def warn_of_rates(folder: Path | str, rates: Counter[int]) -> None:
+    """Warn of clips that are brought to the working rate; `folder` or machine type says whose."""
     if set(rates) - {SAMPLING_RATE}:
         found = ", ".join(f"{count} at {rate} Hz" for rate, count in sorted(rates.items()))
         log.warning("%s: clips brought to %d Hz; found %s.", folder, SAMPLING_RATE, found)
@@ -196,7 +221,8 @@ def _warn_of_rates(folder: Path, rates: Counter[int]) -> None:
         log.warning("%s: below %d Hz the upper band stays empty, which the networks never saw.", folder, SAMPLING_RATE)
 
 
-def _warn_of_lengths(folder: Path, seconds: Mapping[str, float]) -> None:
+def warn_of_lengths(folder: Path | str, seconds: Mapping[str, float]) -> None:
+    """Warn of clips (path -> seconds) that are longer or shorter than most."""
     lengths = Counter(round(length, 2) for length in seconds.values())
     if len(lengths) > 1:
         usual = lengths.most_common(1)[0][0]
@@ -207,7 +233,6 @@ def _warn_of_lengths(folder: Path, seconds: Mapping[str, float]) -> None:
 
 # -- pool of out-of-domain noise ---------------------------------------------------------------------------------------
 
-NOISE_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aif", ".aiff")
 NOISE_COLUMNS = ("path", "rate", "frames", "channels", "start")
 NOISE_ADVICE = (
     "noise.folder takes a folder of audio files of any sampling rate and number, with subfolders: AudioSet as in the "
@@ -228,14 +253,14 @@ def index_noise(folder: Path) -> list[dict[str, str | int]]:
     rows: list[dict[str, str | int]] = []
     unread = []
     for path in names:
-        if path.suffix.lower() not in NOISE_SUFFIXES:
+        if path.suffix.lower() not in data.NOISE_SUFFIXES:
             continue
         try:
             header = soundfile.info(path)
         except soundfile.LibsndfileError:
             unread.append(path.name)
             continue
-        if header.frames >= SHORTEST * header.samplerate:
+        if header.frames >= SHORTEST * header.samplerate and convertible(header.samplerate):
             with path.open("rb") as file:
                 start = sha256(file.read(2**16)).hexdigest()[:16]
             rows.append({"path": path.relative_to(folder).as_posix(), "rate": header.samplerate,

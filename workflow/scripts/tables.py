@@ -25,6 +25,7 @@ def main() -> None:
             metric.read_rows(args.official, metric.OFFICIAL_COLUMNS),
             [row for path in args.machines for row in metric.read_rows(path, metric.SECTION_COLUMNS)],
             [row for path in seeds for row in metric.read_rows(path, metric.SEED_COLUMNS)],
+            args.params["year"],
         )
         for name in TABLES:
             rows = getattr(tables, name)(ours)
