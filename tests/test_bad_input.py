@@ -1,14 +1,19 @@
 """Bad input, case by case: each is told in one message that names the file or key and the remedy."""
 
+import itertools
 import os
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
-from firstshot import audio, data
+from firstshot import audio, checking, data
+from firstshot import config as configs
 from firstshot.errors import UserError
 
 RATE = 16000
@@ -241,3 +246,125 @@ def test_a_missing_noise_pool_says_what_to_give(tmp_path, files):
         folder_of(folder, files)
     with pytest.raises(UserError, match=r"noise\.folder: .*AudioSet .*ESC-50, FSD50K, DEMAND, MUSAN"):
         audio.index_noise(folder)
+
+
+# -- a config and its recordings, as `firstshot check` and the start of a run see them ---------------------------------
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = "fan/{split}/section_00_{domain}_{split}_normal_{number:04d}{attributes}.wav"
+TESTED = NAME.format(split="test", domain="source", number=1, attributes="")
+LEARNT = NAME.format(split="train", domain="source", number=1, attributes="")
+
+
+def recordings(folder: Path) -> None:
+    """A sound machine type `fan`: three clips of either domain for training and for testing."""
+    for seed, (split, domain) in enumerate(itertools.product(("train", "test"), ("source", "target"))):
+        for number in range(3):
+            name = NAME.format(split=split, domain=domain, number=number, attributes="")
+            write(folder / name, noise(seed=10 * seed + number))
+
+
+def problems(folder: Path, **changes: Any) -> tuple[str, str]:
+    """Errors and warnings."""
+    own = {
+        "data": {"source": "folder", "folder": str(folder)}, "machines": ["fan"], "strategies": ["noisy-org"],
+        "frontends": ["spec"], "frozen": [], "report": {"products": [], "submissions": []},
+    }  # fmt: skip
+    config = configs.layered(configs.load(ROOT / "config/config.yaml"), own, changes)
+    errors, warnings = checking.problems(config, ROOT / "workflow/schemas/config.schema.yaml")
+    return "\n".join(errors), "\n".join(warnings)
+
+
+def test_sound_recordings_are_found_sound(tmp_path):
+    recordings(tmp_path)
+    assert problems(tmp_path) == ("", "")
+
+
+def removed(*names: str) -> Callable[[Path], None]:
+    return lambda folder: [shutil.rmtree(folder / name) for name in names] and None
+
+
+def spoilt(spoil: Callable[[Path], None]) -> Callable[[Path], None]:
+    return lambda folder: ((folder / TESTED).unlink(), spoil(folder / TESTED)) and None
+
+
+def renamed(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / LEARNT).rename(folder / "fan/train" / name) and None
+
+
+def copied(folder: Path) -> None:
+    shutil.copy(folder / LEARNT, folder / TESTED)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoilt(corrupt), f"{TESTED}: not readable as audio"),
+        (spoilt(empty), f"{TESTED}: the file is empty"),
+        (spoilt(silent), f"{TESTED}: silent"),
+        (spoilt(with_nan), f"{TESTED}: 1 samples are NaN"),
+        (spoilt(truncated), f"{TESTED}: truncated"),
+        (renamed("monday.wav"), r"train/monday\.wav: the name does not parse"),
+        (copied, "clips have the content of another"),
+        (removed("fan/train"), "fan: no train clips in .*take fan off `machines`"),
+        (removed("fan/test"), "fan: no test clips in .*take fan off `machines`"),
+        (removed("fan"), "machine type 'fan': no folder"),
+    ],
+    ids=["corrupt", "empty", "silent", "NaN", "truncated", "name", "copy", "no train", "no test", "no machine type"],
+)
+def test_bad_recordings_stop_a_run_before_any_job(tmp_path, spoil, message):
+    recordings(tmp_path)
+    spoil(tmp_path)
+    assert re.search(message, problems(tmp_path)[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"machines": ["fann"]}, "machine type 'fann': no folder .* Did you mean 'fan'"),
+        ({"strategies": ["noisy-ogr"]}, "strategies.0: found 'noisy-ogr'; did you mean 'noisy-org'"),
+        (
+            {"ensemble": {"systems": [{"id": "x", "mix": {"noisy-org.spek": 1}}]}},
+            "'x': mix: 'noisy-org.spek' is not known; did you mean 'noisy-org.spec'",
+        ),
+        (
+            {"ensemble": {"systems": [{"id": "x", "mix": {"noisy-org.spec": 0.7}}]}},
+            "'x': the weights sum to 0.7; they must sum to 1",
+        ),
+        ({"ensemble": {"weights": {"spec": 0.9}}}, "ensemble.weights: the weights sum to 1.4; they must sum to 1"),
+    ],
+    ids=["machine", "strategy", "member", "weights of a mixture", "weights of the frontends"],
+)
+def test_a_bad_config_stops_a_run_before_any_job(tmp_path, change, message):
+    recordings(tmp_path)
+    assert re.search(message, problems(tmp_path, **change)[0])
+
+
+def another_rate(folder: Path) -> None:
+    soundfile.write(folder / TESTED, noise(3.0), 3 * RATE)
+
+
+def longer(folder: Path) -> None:
+    write(folder / TESTED, noise(1.5))
+
+
+def contradicted(folder: Path) -> None:
+    (folder / "fan/attributes_00.csv").write_text(f"file_name,d1p,d1v\n{LEARNT},speed,7\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (another_rate, "clips brought to 16000 Hz; found 11 at 16000 Hz, 1 at 48000 Hz"),
+        (longer, r"1 of 12 clips are not 1\.00 s long like most \(.*\)\. They are used as they are"),
+        (contradicted, r"attributes_00\.csv contradicts the file names for 1 clips .*The names are used"),
+        (renamed(Path(LEARNT).stem + "_speed_7.wav"), "fan: 1 class has one training clip each .*add clips"),
+    ],
+    ids=["sampling rate", "length", "attributes csv", "class with one clip"],
+)
+def test_odd_recordings_are_told_before_any_job_and_used(tmp_path, spoil, message):
+    recordings(tmp_path)
+    spoil(tmp_path)
+    errors, warnings = problems(tmp_path)
+    assert errors == ""
+    assert re.search(message, warnings), warnings

@@ -204,6 +204,15 @@ def test_silent_noise_is_drawn_again_and_a_silent_pool_is_refused(world):
         Noise([row], world.folder).draw(1600, generator)
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_noise_that_is_not_finite_is_drawn_again(world, broken):
+    path = world.folder / "broken.wav"
+    soundfile.write(path, np.full(8000, broken), RATE, subtype="FLOAT")
+    world.pool.files.append((path, RATE, 8000))
+    generator = torch.Generator().manual_seed(0)
+    assert all(world.pool.draw(1600, generator).isfinite().all() for _ in range(30))
+
+
 def test_noise_of_another_rate_or_shorter_than_a_crop_is_usable(world):
     path = world.folder / "other.wav"
     soundfile.write(path, np.random.default_rng(0).standard_normal(1000) * 0.1, 44_100)

@@ -81,6 +81,18 @@ def test_one_machine_type_is_planned_alone(clone: Path) -> None:
     assert planned == {"data_index": 15, "data_pack": 41, "data_clips": 1, "train": 4, "embed": 1, "score": 1}
 
 
+def test_enhancement_can_be_inspected_for_every_machine_type(clone: Path) -> None:
+    planned = counts(snakemake("--cores", "1", "-n", "inspect_enhance", folder=clone))
+    assert planned["inspect_enhance_machine"] == planned["enhance_train"] == 15
+
+
+def test_an_inspection_that_lacks_noise_or_beats_says_so_though_nothing_else_needs_them(clone: Path) -> None:
+    (clone / "mine.yaml").write_text("{strategies: [noisy-org], frontends: [spec], frozen: []}\n")
+    run = snakemake("--cores", "1", "inspect_enhance", "--configfile", "mine.yaml", folder=clone)
+    assert run.returncode != 0
+    assert "noise.folder" in run.stdout + run.stderr and "checkpoints.beats.file" in run.stdout + run.stderr
+
+
 @pytest.mark.parametrize(("name", "most"), [("demo", 160), ("tiny", 40)])
 def test_the_small_configs_keep_to_their_number_of_processes(clone: Path, name: str, most: int) -> None:
     planned = counts(snakemake("--cores", "2", "-n", "--configfile", f"config/{name}.yaml", folder=clone))

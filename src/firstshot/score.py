@@ -80,7 +80,8 @@ class Backend:
         """Scores (N,) of the training clips, each against the bank that the other clips would have made.
 
         A clip never meets itself. A target clip never meets a SMOTE point made from it either: its bank is oversampled
-        anew from the other target clips. Source clips take no part in SMOTE, so they keep the full target bank.
+        anew from the other target clips. No SMOTE point is made from a source clip, so the target bank stays as it is;
+        that one source clip fewer may ask for one point fewer (197 for 198) is passed over.
         """
         similarity = np.empty(len(self.train_))
         among_source = self.source_ @ self.source_.T

@@ -117,8 +117,8 @@ rule bundle:
         runtime=growing(30),
     params:
         code=code("scripts.bundle"),
-        run=lambda w, output: Path(output.bundle).parents[1],
+        results=lambda w, output: Path(output.bundle).parents[1],
     shell:
-        "program bundle --run-folder {params.run:q} --machine {wildcards.machine} --system {wildcards.system}"
+        "program bundle --run-folder {params.results:q} --machine {wildcards.machine} --system {wildcards.system}"
         " --metric {input.metric:q} --scores {input.scores:q} --out {output.bundle:q} --code {params.code:q}"
         " > {log:q} 2>&1"
