@@ -268,7 +268,8 @@ def problems(folder: Path, **changes: Any) -> tuple[str, str]:
     """Errors and warnings."""
     own = {
         "data": {"source": "folder", "folder": str(folder)}, "machines": ["fan"], "strategies": ["noisy-org"],
-        "frontends": ["spec"], "frozen": [], "report": {"products": [], "submissions": []},
+        "frontends": ["spec"], "frozen": [],
+        "ensemble": {"systems": [{"id": "1", "strategy": "noisy-org"}]},
     }  # fmt: skip
     config = configs.layered(configs.load(ROOT / "config/config.yaml"), own, changes)
     errors, warnings = checking.problems(config, ROOT / "workflow/schemas/config.schema.yaml")
@@ -280,16 +281,20 @@ def test_sound_recordings_are_found_sound(tmp_path):
     assert problems(tmp_path) == ("", "")
 
 
-def removed(*names: str) -> Callable[[Path], None]:
-    return lambda folder: [shutil.rmtree(folder / name) for name in names] and None
+def removed(name: str) -> Callable[[Path], None]:
+    return lambda folder: shutil.rmtree(folder / name)
 
 
 def spoilt(spoil: Callable[[Path], None]) -> Callable[[Path], None]:
-    return lambda folder: ((folder / TESTED).unlink(), spoil(folder / TESTED)) and None
+    def change(folder: Path) -> None:
+        (folder / TESTED).unlink()
+        spoil(folder / TESTED)
+
+    return change
 
 
-def renamed(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / LEARNT).rename(folder / "fan/train" / name) and None
+def renamed(name: str) -> Callable[[Path], Path]:
+    return lambda folder: (folder / LEARNT).rename(folder / "fan/train" / name)
 
 
 def copied(folder: Path) -> None:
