@@ -6,7 +6,7 @@ import pytest
 
 from firstshot import fingerprint
 from firstshot.errors import UserError
-from firstshot.fingerprint import Fingerprint
+from firstshot.fingerprint import Fingerprint, Planned
 
 SOURCES = {
     "lib/__init__.py": "",
@@ -121,9 +121,10 @@ def test_a_damaged_memory_of_modules_costs_only_time(code: Path, tmp_path: Path,
 
 
 def test_jobs_are_handed_the_digests_that_their_plan_saw(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(fingerprint.PLANNED, raising=False)
-    planned = read(code).planned("lib.eat", "lib.beats", main=True)
-    assert read(code).planned("scripts.train", main=False) == digest(code, "scripts.train")
+    monkeypatch.setenv(fingerprint.PLANNED, '{"lib.eat": "of another run"}')
+    before = digest(code, "lib.eat")
+    assert Planned(main=True).get("lib.eat", lambda: digest(code, "lib.eat")) == before
     (code / "lib/loss.py").write_text("def loss(x):\n    return x + 2\n")
-    assert read(code).planned("lib.eat", "lib.beats", main=False) == planned != digest(code, "lib.eat", "lib.beats")
-    assert read(code).planned("lib.eat", "lib.beats", main=True) == digest(code, "lib.eat", "lib.beats")
+    assert Planned(main=False).get("lib.eat", lambda: digest(code, "lib.eat")) == before
+    assert Planned(main=False).get("lib.loss", lambda: digest(code, "lib.loss")) == digest(code, "lib.loss")
+    assert Planned(main=True).get("lib.eat", lambda: digest(code, "lib.eat")) == digest(code, "lib.eat") != before

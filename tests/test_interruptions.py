@@ -164,6 +164,39 @@ def fresh_like(other: Run, folder: Path, **settings: Any) -> Run:
     return run
 
 
+# ------------------------------------------------------------------------------------------- changes while jobs wait
+
+TELL = """
+
+rule tell:
+    output: "told.json"
+    shell: "printenv FIRSTSHOT_PLANNED > {output}"
+"""
+JOB = ("--mode", "remote", "--target-jobs", "data_synthesise:", "--allowed-rules", "data_synthesise", "--force")
+
+
+@pytest.mark.parametrize("changed", ["nothing", "code", "config"])
+def test_a_job_that_waited_while_its_code_or_config_changed_refuses_to_run(tmp_path: Path, changed: str) -> None:
+    """The job is started as on a cluster: with the environment of the process that planned it."""
+    run = Run.fresh(tmp_path / "run")
+    run.append("Snakefile", TELL)
+    run.snakemake("told.json")
+    environment = run.environment | {"FIRSTSHOT_PLANNED": (run.folder / "told.json").read_text().strip()}
+    if changed == "code":
+        run.append("src/firstshot/synthetic.py", "\nANOTHER = 1\n")
+    elif changed == "config":
+        run.replace(run.configs[0], "train_source: 12", "train_source: 13")
+    with run.start(*JOB, "--nolock", env=environment) as job:
+        printed = job.communicate()[0]
+    log = run.results / "logs/data_synthesise.log"
+    told = printed + (log.read_text() if log.exists() else "")
+    if changed == "nothing":
+        assert job.returncode == 0, told
+    else:
+        assert job.returncode != 0 and "changed after this run was planned" in told and "Traceback" not in told
+        assert not (run.results / "synthetic/made.json").exists()
+
+
 # ------------------------------------------------------------------------------------------------------------- places
 
 

@@ -19,6 +19,7 @@ from firstshot.loop import (
     set_learning_rate,
     step_generator,
     watched,
+    write_state,
 )
 
 
@@ -129,3 +130,21 @@ def test_a_training_can_be_watched_in_tensorboard(tmp_path, monkeypatch):
     monkeypatch.setenv("FIRSTSHOT_TENSORBOARD", str(tmp_path))
     assert watched(model) == tmp_path / "all" / "noisy-org" / "spec" / "seed0"
     assert watched(Path("/a.safetensors")) == tmp_path / "a"
+
+
+@pytest.mark.parametrize("content", [b"", b"PK no zip", "cut"], ids=["empty", "garbage", "cut"])
+def test_a_damaged_state_is_told_and_the_training_begins_anew(tmp_path, capsys, content):
+    whole, _ = train(None)
+    state = tmp_path / "state"
+    with pytest.raises(SystemExit):
+        train(state, interrupt_at=6)
+    state.write_bytes(state.read_bytes()[:-100] if content == "cut" else content)
+    again, _ = train(state)
+    assert "state is damaged" in capsys.readouterr().err
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_state_that_cannot_be_written_leaves_nothing(tmp_path):
+    with pytest.raises(TypeError):
+        write_state(tmp_path / "state", {"step": 1, "part": (n for n in range(3))})
+    assert list(tmp_path.iterdir()) == []

@@ -16,7 +16,7 @@ import json
 import os
 import sys
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,27 @@ NOT_COUNTED = frozenset({"firstshot.job", "firstshot.fingerprint", "firstshot.er
 # Part of every digest. Raised when a change in a module of `NOT_COUNTED` changes what programs compute, or how digests
 # are made.
 SCHEME = "2"
-# Digests as a plan saw them, by modules, for its jobs on other machines: these read the workflow again when they start.
-PLANNED = "FIRSTSHOT_PLANNED_CODE"
+PLANNED = "FIRSTSHOT_PLANNED"  # environment variable
+
+
+class Planned:
+    """Digests of code and config as the process that planned a run saw them.
+
+    Its jobs on a cluster read the workflow again when they start, perhaps days later. The environment hands them what
+    was planned, so that a change in between is noticed.
+    """
+
+    def __init__(self, main: bool) -> None:
+        self.main = main
+        self.known: dict[str, str] = {} if main else json.loads(os.environ.get(PLANNED, "{}"))
+
+    def get(self, name: str, present: Callable[[], str]) -> str:
+        """The planned digest of that name; the present one where this process is the first to ask."""
+        if name not in self.known:
+            self.known[name] = present()
+            if self.main:
+                os.environ[PLANNED] = json.dumps(self.known)
+        return self.known[name]
 
 
 class Memory:
@@ -61,7 +80,6 @@ class Fingerprint:
     def __init__(self, roots: Mapping[str, Path], memory: Path | None = None) -> None:
         self.roots = {name: Path(path) for name, path in roots.items()}
         self._memory, self._learnt = Memory(memory), False
-        self._handed_down: dict[str, str] = {}
         self.digest = lru_cache(maxsize=None)(self._digest)
         self._read = lru_cache(maxsize=None)(self._read_module)
 
@@ -96,16 +114,6 @@ class Fingerprint:
             self._memory.save()
             self._learnt = False
         return digest
-
-    def planned(self, *names: str, main: bool) -> str:
-        """`digest` as the plan saw it: the main process hands it down in the environment, where its jobs find it."""
-        modules = "+".join(names)
-        if not main:
-            return str(json.loads(os.environ.get(PLANNED, "{}")).get(modules) or self.digest(*names))
-        if modules not in self._handed_down:
-            self._handed_down[modules] = self.digest(*names)
-            os.environ[PLANNED] = json.dumps(self._handed_down)
-        return self._handed_down[modules]
 
     def _read_module(self, name: str) -> tuple[str, frozenset[str]]:
         file = self.path(name)

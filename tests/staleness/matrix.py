@@ -40,8 +40,9 @@ class Found:
     def _compared(self) -> Iterable[tuple[str, set[str], set[str]]]:
         yield "planned", self.row.planned, self.planned
         if self.row.computed is not None:
-            yield "computed", self.row.computed, self.computed or set()
-            yield "re-linked", self.row.relinked, self.relinked or set()
+            name = self.row.named
+            yield "computed", name(self.row.computed), name(self.computed or ())
+            yield "re-linked", name(self.row.relinked), name(self.relinked or ())
 
     @cached_property
     def missed(self) -> list[str]:
@@ -82,7 +83,7 @@ def examine(chain: Sequence[Row], bases: Bases) -> list[Found]:
             run.experiment = row.experiment
             found = Found(row, run.plan(*row.arguments))
             results.append(found)
-            if row.computed is not None or row.run:
+            if row.computed is not None:
                 try:
                     done = run.run(*row.arguments)
                     found.computed, found.relinked, finished = done.computed, done.relinked, run
