@@ -138,6 +138,18 @@ def test_any_folder_serves_with_a_manifest_csv(tmp_path):
                       "condition": "anomaly", "attributes": ""}]  # fmt: skip
 
 
+def test_the_config_counts_where_a_manifest_csv_says_another_kind(tmp_path):
+    path = manifest(tmp_path, "clip,split,kind\na.wav,supplemental,noise\nb.wav,supplemental,clean\n")
+    kinds = [{clip.kind for clip in data.clips(tmp_path, "saw", manifest=path, kind=kind)} for kind in (None, "clean")]
+    assert kinds == [{"noise", "clean"}, {"clean"}]
+
+
+def test_a_path_in_a_manifest_csv_may_be_written_in_several_ways(tmp_path):
+    path = manifest(tmp_path, "clip,split\n./day1//a.wav,train\nday1\\b.wav,train\n")
+    listed = data.clips(tmp_path, "saw", manifest=path)
+    assert [(clip.clip, clip.path) for clip in listed] == [("day1/a", "day1/a.wav"), ("day1/b", "day1/b.wav")]
+
+
 def test_a_manifest_csv_may_describe_several_machine_types(tmp_path):
     path = manifest(tmp_path, "clip,split,machine\na.wav,train,press\nb.wav,train,saw\n")
     assert [clip.clip for clip in data.clips(tmp_path, "saw", manifest=path)] == ["b"]

@@ -18,9 +18,9 @@ from firstshot.packed import PackedAudio
 SCRIPTS = Path(__file__).parents[1] / "workflow" / "scripts"
 
 
-def record(path: Path, seed: int, rate: int = 16000, channels: int = 1) -> None:
+def record(path: Path, seed: int, rate: int = 16000, channels: int = 1, seconds: int = 1) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.random.default_rng(seed).uniform(-0.5, 0.5, (rate, channels)), rate)
+    soundfile.write(path, np.random.default_rng(seed).uniform(-0.5, 0.5, (seconds * rate, channels)), rate)
 
 
 def run(script: str, **options: object) -> subprocess.CompletedProcess:
@@ -108,6 +108,44 @@ def test_the_index_does_not_depend_on_where_the_data_lie(tmp_path):
         index_and_pack(tmp_path / name / "out", machine="press", folder=tmp_path / name)
     for file in ("manifest.csv", "manifest.json", "truth.csv", "train.arrow", "train.json", "test.arrow", "test.json"):
         assert (tmp_path / "a/out" / file).read_bytes() == (tmp_path / "b/out" / file).read_bytes(), file
+
+
+def test_lists_of_clips_and_of_noise_record_what_they_were_made_from(tmp_path):
+    """So that an audit sees a changed recording."""
+    train = tmp_path / "press/train/section_00_source_train_normal_0000.wav"
+    record(train, 0)
+    record(tmp_path / "press/test/section_00_0000.wav", 1)
+
+    def keys() -> list[str]:
+        index, noise = tmp_path / "out/manifest.csv", tmp_path / "out/noise.csv"
+        done = [
+            run("data_index.py", machine="press", folder=tmp_path, manifest=index, truth=tmp_path / "out/truth.csv"),
+            run("noise_index.py", folder=tmp_path / "press", out=noise),
+        ]
+        assert [program.returncode for program in done] == [0, 0], done
+        return [json.loads(path.with_suffix(".json").read_text())["key"] for path in (index, noise)]
+
+    before = keys()
+    assert keys() == before
+    record(train, 2)
+    assert not set(keys()) & set(before)
+
+
+def test_lengths_of_the_packed_clips_are_listed_and_odd_ones_told(tmp_path):
+    for number, seconds in enumerate((1, 3)):
+        record(tmp_path / f"press/train/section_00_source_train_normal_{number:04d}.wav", number, seconds=seconds)
+        record(tmp_path / f"press/test/section_00_{number:04d}.wav", 10 + number)
+    index_and_pack(tmp_path / "press", machine="press", folder=tmp_path)
+    sides = [tmp_path / f"press/{name}.json" for name in ("manifest", "train", "supplemental", "test")]
+    arguments = ["--sides", *map(str, sides), "--out", str(tmp_path / "clips.csv"), "--params", '{"clip_seconds": 2}']
+    command = [sys.executable, SCRIPTS / "data_clips.py", *arguments]
+    program = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (tmp_path / "clips.csv").read_text().splitlines()[1:] == [
+        "press,train,2,1.0,3.0", "press,supplemental,0,0,0", "press,test,2,1.0,1.0",
+    ]  # fmt: skip
+    assert "warning: press, train: clips of 1 to 3 s; they are used as they are" in program.stderr
+    assert "clips of up to 3 s, of which a random part of train.clip_seconds (2 s) is heard" in program.stderr
+    assert "press, test" not in program.stderr
 
 
 def test_bad_input_ends_a_program_with_one_message_and_no_output(tmp_path):
