@@ -158,11 +158,14 @@ def test_scores_are_averaged_over_the_seeds_and_read_back_exactly(tmp_path):
     [
         (GOOD[:1], "different clips .1 clips are in one of them only"),
         (GOOD[::-1], "order differs"),
-        ([GOOD[0], GOOD[0]], "twice"),
-        ([GOOD[0], "section_00_a,train,source,0.1,inf"], "infinite"),
-        ([GOOD[0], "section_00_a,train,source,0.1,nan"], "infinite"),
-        ([GOOD[0], "section_00_a,train,source,0.1,high"], "no number"),
-        ([GOOD[0], "section_00_a,train,source,0.1"], "missing"),
+        ([GOOD[0], GOOD[0]], "'test-0000' occurs more than once"),
+        ([GOOD[0], "section_00_a,train,source,0.1,inf"], "'section_00_a' is 'inf'; scores must be finite"),
+        ([GOOD[0], "section_00_a,train,source,0.1,nan"], "'section_00_a' is 'nan'; scores must be finite"),
+        ([GOOD[0], "section_00_a,train,source,0.1,high"], "'section_00_a' is 'high', not a number"),
+        ([GOOD[0], "section_00_a,train,source,0.1,"], "'section_00_a' is '', not a number"),
+        ([GOOD[0], "section_00_a,train,source,0.1"], "'section_00_a,train,source,0.1' has 4 cells, the header 5"),
+        ([GOOD[0], "section_00_a,train"], "'section_00_a,train' has 2 cells, the header 5"),
+        ([GOOD[0], "section_00_a,dev,source,0.1,0.2"], "split of 'section_00_a' is 'dev'"),
         ([], "at least one row"),
     ],
 )
@@ -171,6 +174,21 @@ def test_damaged_score_files_are_an_error_that_names_the_file(tmp_path, rows, me
     with pytest.raises(UserError, match=message) as caught:
         read_singles({"a": good, "b": bad})
     assert "bad.csv" in str(caught.value)
+
+
+def test_files_that_are_no_score_csv_are_an_error_and_blank_lines_are_not(tmp_path):
+    path = score_file(tmp_path / "a.csv", [GOOD[0], "", GOOD[1]])
+    assert len(read_singles({"x": path})[0]) == 2
+    (tmp_path / "bytes.csv").write_bytes(b"clip,split,domain,seed0\n\xff\xfe,test,,1\n")
+    (tmp_path / "narrow.csv").write_text("clip,split\na,test\n")
+    for name, message in (
+        ("absent.csv", "does not exist"),
+        ("", "cannot be read"),
+        ("bytes.csv", "not a csv file in UTF-8"),
+        ("narrow.csv", "lacks the columns"),
+    ):
+        with pytest.raises(UserError, match=message):
+            read_singles({"x": tmp_path / name})
 
 
 def test_ensembles_need_neither_torch_nor_scikit_learn():

@@ -70,6 +70,24 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.parametrize(
+    "name", ["truth/fan.csv", "truth/revealed/fan.csv", "organisers/datasets/list.csv", "data/fan/manifest.csv"]
+)
+def test_no_training_is_given_what_test_clips_are(folder: Path, name: str) -> None:
+    revealing = folder / "results/tiny" / name
+    revealing.parent.mkdir(parents=True)
+    revealing.write_text("clip,condition\n")
+    done = run(folder, text=revealing)
+    assert done.returncode == 1 and not (folder / "a").exists()
+    assert f"repeat is given {revealing}, which tells test clips apart" in done.stderr
+    (folder / "metric_machine.py").write_text(PROGRAM)
+    (folder / "data_pack.py").write_text(PROGRAM)
+    for program, allowed in (("metric_machine", True), ("data_pack", "manifest" in name)):
+        given = command(folder, text=revealing, code="")
+        given[1] = str(folder / f"{program}.py")
+        assert (subprocess.run(given, capture_output=True, check=False).returncode == 0) == allowed
+
+
 def test_a_run_leaves_its_outputs_a_side_file_and_nothing_else(folder: Path) -> None:
     done = run(folder)
     assert done.returncode == 0 and "computed" in done.stderr

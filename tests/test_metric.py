@@ -97,7 +97,12 @@ def test_machine_result_holds_sections_seeds_decisions_and_paired_intervals(tmp_
         assert row["low"] < row["official_score"] < row["high"]
         assert row["seeds"] == 2 and row["seed_std"] > 0
     assert strong["low"] > weak["high"]
-    assert len(means) == 8
+    assert [(row["machines"], row["system"]) for row in means[::4]] == [
+        ("pump", "weak"), ("pump", "strong"), ("all", "weak"), ("all", "strong"),
+    ]  # fmt: skip
+    assert means[1]["mean"] == "harmonic mean" and means[1]["AUC"] == pytest.approx(
+        metric.harmonic_mean([result.sections[0]["AUC_source"], result.sections[0]["AUC_target"]])
+    )
     (difference,) = differences
     assert difference["high"] < 0
     assert difference["difference"] == pytest.approx(weak["official_score"] - strong["official_score"])
@@ -153,6 +158,8 @@ def break_file(path: Path, damage: str) -> None:
         lines.insert(1, lines[1])
     elif damage == "foreign row":
         lines.insert(1, lines[1].replace(first[0], "test-9999"))
+    elif damage == "double training row":
+        lines.append(lines[-1])
     elif damage == "missing column":
         lines[0] = lines[0].replace("score", "points")
     elif damage == "short row":
@@ -170,7 +177,9 @@ def break_file(path: Path, damage: str) -> None:
         ("foreign row", "name no test clip, e.g. 'test-9999'"),
         ("missing column", "lacks the columns"),
         ("short row", "has 2 cells, the header 5"),
+        ("double training row", "'train_199' occurs more than once"),
         ("loud", "'loud', not a number"),
+        ("1_0", "'1_0', not a number"),
         ("", "'', not a number"),
         ("inf", "must be finite"),
         ("nan", "must be finite"),
@@ -184,6 +193,19 @@ def test_broken_score_files_are_refused_by_name(tmp_path: Path, damage: str, mes
     with pytest.raises(UserError, match=message) as caught:
         evaluate(tmp_path, {"s": tmp_path / "s.csv"}, resamples=2)
     assert str(tmp_path / "s.csv") in str(caught.value)
+
+
+def test_damaged_bootstrap_sums_are_an_error_that_names_the_file(tmp_path: Path) -> None:
+    clips = write_truth(tmp_path / "truth.csv")
+    write_scores(tmp_path / "s.csv", clips)
+    result = evaluate(tmp_path, {"s": tmp_path / "s.csv"}, resamples=2)
+    metric.write_resamples(tmp_path / "whole.npz", ["s"], result)
+    assert set(metric.read_resamples(tmp_path / "whole.npz")) == {"s"}
+    content = (tmp_path / "whole.npz").read_bytes()
+    for damaged in (content[:-30], content[: len(content) // 2], b"", b"text"):
+        (tmp_path / "part.npz").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"part.npz holds no bootstrap sums"):
+            metric.read_resamples(tmp_path / "part.npz")
 
 
 def test_metric_starts_fast_and_without_torch() -> None:

@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstshot.errors import UserError
+from firstshot.score_table import number, read_table, refuse_doubles
 
+SPLITS = ("test", "train")
 STANDARDISE = ("none", "zscore")
 Clips = list[tuple[str, str]]  # (split, clip) of every row
 
@@ -131,20 +133,17 @@ def zscore(score: NDArray[np.float64], is_train: NDArray[np.bool_]) -> NDArray[n
 
 def read_scores(path: Path) -> tuple[Clips, NDArray[np.float64]]:
     """Clips and their scores (N, seeds) from a csv with the columns clip, split, domain and one per seed."""
-    with path.open(newline="") as file:
-        rows = list(csv.reader(file))
-    if not rows or rows[0][:3] != ["clip", "split", "domain"] or len(rows[0]) < 4 or len(rows) < 2:
+    header, rows = read_table(path, ("clip", "split", "domain"))
+    if header[:3] != ["clip", "split", "domain"] or len(header) < 4 or not rows:
         raise UserError(
             f"{path}: expected the columns clip, split, domain, seed… and at least one row; run score again"
         )
-    clips = [(row[1], row[0]) for row in rows[1:]]
-    try:
-        scores = np.array([row[3:] for row in rows[1:]], dtype=np.float64)
-    except ValueError as error:
-        raise UserError(f"{path}: a score is missing or no number ({error}); run score again") from None
-    if len(set(clips)) < len(clips) or not np.isfinite(scores).all():
-        raise UserError(f"{path}: a clip stands there twice or has an infinite score; run score again")
-    return clips, scores
+    clips = [(row[1], row[0]) for row in rows]
+    for split in SPLITS:
+        refuse_doubles([clip for of, clip in clips if of == split], path)
+    if bad := next((clip for clip in clips if clip[0] not in SPLITS), None):
+        raise UserError(f"{path}: split of {bad[1]!r} is {bad[0]!r}, expected {' or '.join(SPLITS)}; run score again")
+    return clips, np.array([[number(cell, path, row[0]) for cell in row[3:]] for row in rows])
 
 
 def read_runs(paths: Mapping[str, Path]) -> tuple[Clips, dict[str, NDArray[np.float64]]]:

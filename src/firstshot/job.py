@@ -26,6 +26,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -47,6 +48,10 @@ LIBRARIES = (
     "firstshot", "imbalanced-learn", "matplotlib", "numpy", "pandas", "peft", "pyarrow", "safetensors", "scikit-learn",
     "scipy", "soundfile", "torch", "torchaudio", "transformers",
 )  # fmt: skip
+
+# What tells test clips apart: truth tables, the organisers' lists, and the manifest with the clips' own names.
+REVEALING = re.compile(r"(?:^|/)(?:truth(?:/revealed)?/[^/]+|organisers/datasets/.+|data/[^/]+/(manifest))\.csv$")
+JUDGES = ("truth", "metric", "tables", "submission", "report")  # stages that may know; the data stage lists the clips
 
 Paths = Path | str | Iterable[Path | str] | None
 
@@ -243,6 +248,17 @@ def size(path: Path) -> int:
     return path.stat().st_size
 
 
+def _refuse_revealing(inputs: Iterable[Path]) -> None:
+    """Raise UserError where a program that trains, embeds or scores is given what says which test clip is what."""
+    for path in inputs:
+        found, stage = REVEALING.search(path.as_posix()), _run.rule.partition("_")[0]
+        if found and _run.rule and stage not in (*JUDGES, *(("data",) if found[1] else ())):
+            raise UserError(
+                f"{_run.rule} is given {path}, which tells test clips apart; only the stages {', '.join(JUDGES)} may "
+                "read it. Take it out of the rule's inputs"
+            )
+
+
 class Artefact:
     """Outputs of one program run; see the module's text. Made by `artefact`."""
 
@@ -261,6 +277,7 @@ class Artefact:
         self.side = side or side_file(self._first)
         self.params, self.seed = dict(params), seed
         self.inputs = {name: _paths(paths) for name, paths in inputs.items()}
+        _refuse_revealing(path for paths in self.inputs.values() for path in paths)
         self.needed = True
         self.notes: dict[str, Any] = {}
         self._store = _run.store if stored else None

@@ -27,7 +27,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from firstshot.errors import UserError
+from firstshot.errors import UNREADABLE_ZIP, UserError
+from firstshot.score_table import number, read_rows, read_table, refuse_doubles
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -219,8 +220,8 @@ def resampled_reciprocals(
     Kept instead of the values because sums over machine types give the official score: n / sum(1 / value).
     """
     total, count = np.zeros(len(weights)), 0
-    for number in np.unique(section):
-        here = section == number
+    for ss in np.unique(section):
+        here = section == ss
         for chosen, limit in (
             *((here & ((domain == name) | anomaly), 1.0) for name in DOMAINS),
             (here, max_fpr),
@@ -269,39 +270,6 @@ class Scores:
     seeds: list[str]
 
 
-def read_table(path: Path, required: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a csv that has at least the required columns."""
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            header, *rows = [row for row in csv.reader(stream) if row] or [[]]
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a csv file in UTF-8: {error}") from error
-    if missing := [name for name in required if name not in header]:
-        raise UserError(f"{path} lacks the columns {missing}; found {header}")
-    if bad := next((row for row in rows if len(row) != len(header)), None):
-        raise UserError(f"{path}: row {','.join(bad)!r} has {len(bad)} cells, the header {len(header)}")
-    return header, rows
-
-
-def read_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a csv that has at least the required columns, by column name."""
-    header, rows = read_table(path, required)
-    return [dict(zip(header, row, strict=True)) for row in rows]
-
-
-def number(text: str, path: Path, clip: str) -> float:
-    """A finite float from a score file's cell, or an error that names file and clip."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise UserError(f"{path}: the score of {clip!r} is {text!r}, not a number; score this clip again") from None
-    if not math.isfinite(value):
-        raise UserError(f"{path}: the score of {clip!r} is {text!r}; scores must be finite")
-    return value
-
-
 def read_truth(path: Path) -> Truth:
     """Read a truth csv: clip, file, section, domain, condition (normal | anomaly | empty = not known).
 
@@ -339,7 +307,8 @@ def read_scores(path: Path) -> Scores:
             raise UserError(f"{path}: split of {row[clip]!r} is {row[split]!r}, not test or train")
         by_split[row[split]].append(row)
     clips = [row[clip] for row in by_split["test"]]
-    refuse_doubles(clips, path)
+    for listed in by_split.values():
+        refuse_doubles([row[clip] for row in listed], path)
     return Scores(
         clip=clips,
         test=np.array([[number(row[i], path, row[clip]) for i in cells] for row in by_split["test"]]).reshape(
@@ -348,14 +317,6 @@ def read_scores(path: Path) -> Scores:
         train=np.array([number(row[cells[0]], path, row[clip]) for row in by_split["train"]]),
         seeds=columns[1:],
     )
-
-
-def refuse_doubles(names: Sequence[str], path: Path) -> None:
-    """Raise when a name occurs twice."""
-    if len(set(names)) < len(names):
-        seen: set[str] = set()
-        double = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise UserError(f"{path}: {double!r} occurs more than once; every test clip must have exactly one row")
 
 
 def join_order(expected: Sequence[str], found: Sequence[str], path: Path) -> NDArray[np.intp]:
@@ -456,12 +417,17 @@ def summarise(
 
     sections, seeds: rows of `MachineResult` of all machine types, numbers as float. reciprocals: machine type →
     system → bootstrap sums. sets: name → machine types, e.g. all, development, evaluation.
-    Returns rows of (official scores with bootstrap interval and seed spread, mean rows, differences).
+    Returns rows of (official scores with bootstrap interval and seed spread, mean rows, differences); mean rows are
+    for every set and every single machine type, as the evaluator's.
     """
     systems = list(dict.fromkeys(str(row["system"]) for row in sections))
     official: list[dict[str, object]] = []
     means: list[dict[str, object]] = []
     differences: list[dict[str, object]] = []
+    for name in dict.fromkeys(str(row["machine"]) for row in sections):
+        for system in systems:
+            of_machine = [row for row in sections if row["system"] == system and row["machine"] == name]
+            means += _mean_rows(system, name, of_machine)
     for set_name, machines in sets.items():
         resampled: dict[str, Floats] = {}
         scores: dict[str, float] = {}
@@ -488,8 +454,7 @@ def summarise(
                     "machine_types": sum(1 for part in parts if part[1]),
                 }
             )
-            for row_name, columns in mean_rows(values).items():
-                means.append({"system": system, "machines": set_name, "mean": row_name, **columns})
+            means += _mean_rows(system, set_name, rows)
         for index, system in enumerate(systems):
             for other in systems[index + 1 :]:
                 if system not in resampled or other not in resampled:
@@ -507,6 +472,11 @@ def summarise(
                     }
                 )
     return official, means, differences
+
+
+def _mean_rows(system: str, name: str, rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    values = [{metric: as_float(row[metric]) for metric in SECTION_METRICS} for row in rows]
+    return [{"system": system, "machines": name, "mean": mean, **of} for mean, of in mean_rows(values).items()]
 
 
 def seed_scores(seeds: Sequence[Mapping[str, object]], system: str, machines: Sequence[str]) -> list[float]:
@@ -567,7 +537,7 @@ def read_resamples(path: Path) -> dict[str, tuple[Floats, int]]:
                 str(system): (reciprocals, int(count))
                 for system, reciprocals, count in zip(kept["systems"], kept["reciprocals"], kept["counts"], strict=True)
             }
-    except (OSError, ValueError, KeyError) as error:
+    except (*UNREADABLE_ZIP, OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{path} holds no bootstrap sums ({error}); remove it and run the metric stage again"
         ) from error
