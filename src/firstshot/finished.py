@@ -7,6 +7,7 @@ those that really made the scores.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from firstshot import ensemble, metric
+from firstshot import ensemble, lineage, metric
 from firstshot.detector import Arrays, Checkpoint, Detector, Enhancement, Single
 from firstshot.errors import UserError
 from firstshot.packed import Embeddings, PackedAudio
@@ -52,11 +53,9 @@ def detector(run: Path, machine: str, system: str) -> Detector:
     singles = {name: _single(run, machine, folder, Backend(**settings[name])) for name, folder in backends.items()}
     rows = metric.read_rows(run / "metric" / f"{machine}.csv", ["system", "threshold"])
     threshold = next(float(row["threshold"]) for row in rows if row["system"] == system)
-    batch_size = max(_embedded(run, machine, folder)["params"].get("batch_size", 8) for folder in backends.values())
     return Detector(
         machine=machine,
         system=system,
-        label=system,
         systems=mixes,
         singles=singles,
         standardise=standardise,
@@ -66,7 +65,6 @@ def detector(run: Path, machine: str, system: str) -> Detector:
         channel=_side(run / "data" / machine / "train.arrow")["params"].get("channel", 0),
         train_seconds=(min(lengths), max(lengths)),
         enhancement=_enhancement(run, machine) if any(single.enhanced for single in singles.values()) else None,
-        batch_size=batch_size,
         provenance=_provenance(run, machine, system, backends),
     )
 
@@ -161,13 +159,22 @@ def _enhancement(run: Path, machine: str) -> Enhancement | None:
 
 
 def _provenance(run: Path, machine: str, system: str, folders: Mapping[str, Path]) -> dict[str, Any]:
-    """For people: where a detector came from, by digests."""
-    score = _side(run / "ensemble" / system / f"{machine}.csv")
+    """For people: where a detector came from. `stages`: code, config and digests of the inputs of all that made it."""
+    scores = run / "ensemble" / system / f"{machine}.csv"
+    made = lineage.history(scores) | lineage.history(run / "metric" / f"{machine}.csv")
     return {
         "experiment": run.resolve().name,
-        "scores_sha256": score["outputs"]["scores"]["sha256"],
+        "scores_sha256": _side(scores)["outputs"]["scores"]["sha256"],
         "versions": _embedded(run, machine, next(iter(folders.values())))["versions"],
-        "code": {name: _embedded(run, machine, folder)["code"] for name, folder in folders.items()},
+        "stages": {
+            os.path.relpath(path.with_suffix(""), run): {
+                "rule": side["rule"],
+                "code": side["code"],
+                "config": side["params"],
+                "inputs": {name: [file["sha256"] for file in files] for name, files in side["inputs"].items()},
+            }
+            for path, side in sorted(made.items())
+        },
     }
 
 
