@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from firstshot import metric, page, report, report_pages, report_tables
+from firstshot import metric, page, report, report_pages, report_tables, tables
 from firstshot.packed import PackedAudio, write_audio, write_embeddings
 
 RATE = 16_000
@@ -89,6 +89,34 @@ def test_embedding_map_is_fitted_on_training_clips_alone(clips):
         np.testing.assert_array_equal(
             figure.axes[0].collections[0].get_offsets(), other.axes[0].collections[0].get_offsets()
         )
+
+
+def test_embedding_map_of_a_single_training_clip_is_drawn(clips):
+    _, anomalous, domain = clips
+    figure = report.embedding_map(
+        train=np.ones((1, 8)), train_domain=np.array(["source"]), train_class=np.array(["a"]),
+        test=np.random.default_rng(0).normal(size=(40, 8)), condition=condition(anomalous), test_domain=domain,
+    )  # fmt: skip
+    assert report.svg(figure)
+
+
+def test_names_with_dollar_signs_and_underscores_are_shown_as_they_are():
+    name, wave = r"a$\foo$.wav", np.random.default_rng(0).normal(0, 0.1, RATE)
+    figure = report.explanation(
+        wave, RATE, neighbours=[(name, wave), ("_b", wave)], shares={"one": 0.1}, title=name, caption=name
+    )
+    assert name in report.svg(figure)
+    clusters = report.cluster_composition(np.array(["a", "b"]), np.array(["_x", "_y"]), "attributes")
+    assert [text.get_text().strip() for text in clusters.axes[0].get_legend().get_texts()] == ["_x", "_y"]
+
+
+def test_training_curves_are_named_by_their_seeds():
+    steps = np.arange(3.0)
+    figure = report.training_curves(
+        {"one": {"seed3": (steps, steps)}, "two": {"seed3": (steps, steps), "seed7": (steps, steps)}}
+    )
+    assert line_labels(figure) == ["seed3", "seed3", "seed7"]
+    assert [text.get_text() for text in figure.axes[1].get_legend().get_texts()] == ["seed3", "seed7"]
 
 
 def test_bic_curve_marks_the_lowest_point():
@@ -248,3 +276,91 @@ def test_a_machine_type_without_known_conditions_has_scores_and_no_roc(run):
     html = files["--page"].read_text()
     assert "<h2>ROC curves</h2>" not in html
     assert "in truth unknown" in html
+
+
+# ------------------------------------------------------------------------------------------------------- front page
+
+
+@pytest.fixture
+def summary(tmp_path):
+    """The command line of the front page and the file it makes, on made files of two pools."""
+    header = ["system", "machines", "machine_types", "official_score", "low", "high", "seed_std", "seeds"]
+    files = {
+        "--official": write_csv(tmp_path / "official.csv", header, [["1", "all", 2, 0.6, 0.5, 0.7, 0.01, 2]]),
+        "--manifests": write_csv(tmp_path / "fan" / "manifest.csv", ["clip", "split"], [["a", "train"]]),
+        "--benchmarks": tmp_path / "benchmarks",
+        "--page": tmp_path / "out" / "index.html",
+        "--figures": tmp_path / "out" / "figures",
+    }
+    noise = {"rule": "noise_index", "code": "c0de.1", "inputs": {}, "outputs": {"index": {"sha256": "f00d"}}}
+    (tmp_path / "noise.json").write_text(json.dumps(noise))
+    made = {
+        "rule": "metric", "code": "abc.1", "versions": {"firstshot": "0.1.0"}, "outputs": {},
+        "inputs": {"noise": [{"file": "noise.csv", "sha256": ""}], "beats": [{"file": "x/beats.pt", "sha256": "beef"}]},
+    }  # fmt: skip
+    (tmp_path / "official.json").write_text(json.dumps(made))
+    curves = [
+        write_csv(tmp_path / f"{pool}/noisy-org/spec/seed{seed}.csv", ["step", "loss"], [[1, 3], [2, 1]])
+        for pool in ("big", "small")
+        for seed in (3, 7)
+    ]
+    shown = {"experiment": "x", "data": {"source": "folder"}, "seeds": [3, 7], "software_epoch": 1}
+    params = {"names": {"1": "The one"}, "untrained": False}
+    command = [
+        sys.executable,
+        SCRIPTS / "report_summary.py",
+        "--config",
+        json.dumps(shown),
+        "--params",
+        json.dumps(params),
+    ]
+    command += [*(str(part) for pair in files.items() for part in pair), "--curves", *curves]
+    return command, files["--page"]
+
+
+def test_the_front_page_keeps_pools_apart_and_names_seeds(summary):
+    command, path = summary
+    subprocess.run(command, check=True, capture_output=True)
+    drawn = (path.parent / "figures/training.svg").read_text()
+    for words in ("noisy-org.spec (big)", "noisy-org.spec (small)", "seed3", "seed7"):
+        assert words in drawn
+
+
+def test_the_front_page_says_with_which_code_and_checkpoints_the_run_was_made(summary):
+    command, path = summary
+    subprocess.run(command, check=True, capture_output=True)
+    html = path.read_text()
+    for words in ("abc.1", "c0de.1", "checkpoint beats.pt", "beef", "f00d", "firstshot 0.1.0", "commit"):
+        assert words in html
+
+
+def test_the_front_page_shows_the_tables_beside_the_published_numbers(summary, tmp_path):
+    command, path = summary
+    theirs = tables.published_cells()
+    scores = {cell: score + 0.25 for cell, score in theirs.items()}
+    systems, machines = {system for system, _ in theirs}, tables.published()["machines"].values()
+    scores = {(system, machine): 60.0 for system in systems for listed in machines for machine in listed} | scores
+    ours = tables.Ours(scores, {}, tables.published()["year"])
+    files = []
+    for name in ("table1", "table2", "table3", "figure2", "conclusions"):
+        rows = getattr(tables, name)(ours)
+        metric.write_rows(tmp_path / f"{name}.csv", rows, list(rows[0]))
+        files.append(tmp_path / f"{name}.csv")
+    subprocess.run([*command, "--tables", *files], check=True, capture_output=True)
+    html = path.read_text()
+    for caption in tables.CAPTIONS.values():
+        assert str(page.escape(caption)) in html
+    spec = theirs["noisy-org.spec", tables.DEVELOPMENT]
+    assert f"{spec + 0.25:.2f} ({spec:.2f}, +0.25)" in html
+    assert (path.parent / "figures/figure2.svg").is_file()
+
+
+def test_tables_without_a_number_of_this_run_are_only_named(summary, tmp_path):
+    command, path = summary
+    files = []
+    for name in ("table1", "figure2", "conclusions"):
+        rows = getattr(tables, name)(tables.Ours({}, {}))
+        metric.write_rows(tmp_path / f"{name}.csv", rows, list(rows[0]))
+        files.append(tmp_path / f"{name}.csv")
+    subprocess.run([*command, "--tables", *files], check=True, capture_output=True)
+    assert "of this run is in: Table 1; Fig. 2; The paper" in path.read_text()

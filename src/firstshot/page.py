@@ -69,9 +69,14 @@ def card(title: str, text: str, *blocks: Markup, third: bool = False) -> Markup:
 
 
 def table(
-    header: Sequence[str], rows: Iterable[Sequence[Any]], *, sortable: bool = False, best: int | None = None
+    header: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    sortable: bool = False,
+    best: int | None = None,
+    wrap: bool = False,
 ) -> Markup:
-    """A table; with `sortable` a click on a column's head sorts by it; the row `best` is marked.
+    """A table; with `sortable` a click on a column's head sorts by it; the row `best` is marked; `wrap`: of sentences.
 
     Numbers are right-aligned and sort as numbers; None shows as "n/a" and sorts last.
     """
@@ -83,7 +88,7 @@ def table(
         for i, row in enumerate(rows)
     )
     return Markup('<table class="{}"><thead><tr>{}</tr></thead><tbody>{}</tbody></table>').format(
-        "sortable" if sortable else "", head, body
+        " ".join(name for name, used in (("sortable", sortable), ("wrap", wrap)) if used), head, body
     )
 
 

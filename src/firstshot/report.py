@@ -37,6 +37,7 @@ matplotlib.rcParams.update(
         "axes.titleweight": "bold",
         "legend.frameon": False,
         "legend.fontsize": 8.0,
+        "text.parse_math": False,  # names of files and classes may have dollar signs
     }
 )
 
@@ -166,7 +167,7 @@ def embedding_map(
     """
     train, test = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (train, test))
     mean = train.mean(axis=0)
-    _, spread, components = np.linalg.svd(train - mean, full_matrices=False)
+    _, spread, components = np.linalg.svd(np.vstack([train - mean, np.zeros((2, train.shape[1]))]), full_matrices=False)
     points, others = ((rows - mean) @ components[:2].T for rows in (train, test))
     figure = Figure(figsize=(8.6, 3.8))
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -176,7 +177,7 @@ def embedding_map(
     right.scatter(points[:, 0], points[:, 1], s=8, color=TRAIN, alpha=0.35, label="training clips", rasterized=True)
     for kind, colour in CONDITION_COLOURS.items():
         _scatter(right, others[condition == kind], test_domain[condition == kind], colour, kind)
-    share = spread**2 / np.square(spread).sum()
+    share = spread**2 / max(float(np.square(spread).sum()), 1e-30)
     for ax, title in ((left, "training clips by class"), (right, "test clips by condition")):
         ax.set(title=title, xlabel=f"component 1 ({share[0]:.0%} of the variance)")
     left.set_ylabel(f"component 2 ({share[1]:.0%})")
@@ -189,7 +190,7 @@ def embedding_map(
 def _scatter(ax: Axes, points: np.ndarray, domain: np.ndarray, colour: str, label: str) -> None:
     """Points of one colour: source (and unknown) as discs, target as triangles."""
     target = domain == "target"
-    short = label if len(label) <= 34 else f"{label[:33]}…"
+    short = _legend(label if len(label) <= 34 else f"{label[:33]}…")
     for chosen, marker, size, suffix in ((~target, "o", 12, ""), (target, "^", 26, " (target)")):
         if chosen.any():
             named = short if suffix.strip(" ()") in short or not suffix else short + suffix
@@ -197,6 +198,11 @@ def _scatter(ax: Axes, points: np.ndarray, domain: np.ndarray, colour: str, labe
                 points[chosen, 0], points[chosen, 1], s=size, marker=marker, color=colour, alpha=0.75, linewidths=0,
                 label=named, rasterized=True,
             )  # fmt: skip
+
+
+def _legend(name: str) -> str:
+    """A name as a legend shows it: matplotlib leaves out those that begin with an underscore."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def spectrogram_db(wave: np.ndarray, rate: int, n_fft: int = 1024) -> np.ndarray:
@@ -281,7 +287,7 @@ def cluster_composition(labels: np.ndarray, groups: np.ndarray, group_name: str)
     start = np.zeros(len(classes))
     for i, kind in enumerate(kinds):
         counts = np.array([np.sum((labels == name) & (groups == kind)) for name in classes])
-        ax.barh(classes, counts, left=start, color=PALETTE[i % len(PALETTE)], label=kind or "unknown")
+        ax.barh(classes, counts, left=start, color=PALETTE[i % len(PALETTE)], label=_legend(kind or "unknown"))
         start += counts
     ax.invert_yaxis()
     ax.set(xlabel="training clips", ylabel="pseudo class")
@@ -290,20 +296,20 @@ def cluster_composition(labels: np.ndarray, groups: np.ndarray, group_name: str)
     return figure
 
 
-def training_curves(runs: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]], columns: int = 3) -> Figure:
+def training_curves(runs: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], columns: int = 3) -> Figure:
     """Loss against step of every training run: one panel per name, one line per seed.
 
     Parameters
     ----------
-    runs : panel title -> list of (steps, loss), one pair per seed in the order of the seeds
+    runs : panel title -> name of each line, such as its seed -> (steps, loss)
     """
     rows = -(-len(runs) // columns)
     figure = Figure(figsize=(3.2 * min(columns, len(runs)), 2.1 * rows + 0.3))
     axes = np.atleast_1d(figure.subplots(rows, min(columns, len(runs)), squeeze=False)).ravel()
     for ax, (title, curves) in zip(axes, runs.items(), strict=False):
-        for i, (step, loss) in enumerate(curves):
+        for i, (name, (step, loss)) in enumerate(curves.items()):
             marker = "." if len(step) < 12 else ""
-            ax.plot(step, loss, color=PALETTE[i % len(PALETTE)], linewidth=1.0, marker=marker, label=f"seed {i}")
+            ax.plot(step, loss, color=PALETTE[i % len(PALETTE)], linewidth=1.0, marker=marker, label=_legend(name))
         ax.set_title(title, loc="left", fontsize=8)
         ax.tick_params(labelsize=7)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -312,8 +318,10 @@ def training_curves(runs: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]],
     for ax in axes[: len(runs)]:
         ax.set_xlabel("step", fontsize=7)
     axes[0].set_ylabel("loss", fontsize=8)
-    if any(len(curves) > 1 for curves in runs.values()):
-        axes[0].legend(fontsize=6)
+    for ax, curves in zip(axes, runs.values(), strict=False):
+        if len(curves) > 1:
+            ax.legend(fontsize=6)
+            break
     figure.tight_layout()
     return figure
 
@@ -334,6 +342,21 @@ def cost_bars(stages: Sequence[str], seconds: np.ndarray, peak_mb: np.ndarray, j
     left.set_xlabel("time, all jobs added")
     right.set_xlabel("largest resident memory of one job (MB)")
     figure.subplots_adjust(wspace=0.08)
+    return figure
+
+
+def published_ranking(names: Sequence[str], scores: np.ndarray, own: np.ndarray) -> Figure:
+    """Official scores in percent as bars, in the order given, those of this run (`own`, booleans) in another colour."""
+    figure = Figure(figsize=(7.0, 0.8 + 0.24 * len(names)))
+    ax = figure.subplots()
+    places = np.arange(len(names))
+    ax.barh(places, scores, color=np.where(own, ANOMALY, NORMAL), height=0.7)
+    ax.set_yticks(places, names)
+    for place, score in enumerate(scores):
+        _note(ax, score, place, f"{score:.2f}")
+    ax.invert_yaxis()
+    low = min(50.0, float(scores.min()) - 1)
+    ax.set(xlim=(low, float(scores.max()) + 1), xlabel="official score of the evaluation set (%)")
     return figure
 
 

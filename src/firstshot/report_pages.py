@@ -16,6 +16,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from firstshot import page, report
+from firstshot.tables import CAPTIONS, LAYOUTS, OWN, cell_text, grid
 
 Wave = Callable[[int], np.ndarray]
 HOW_TO_READ = yaml.safe_load((page.TEMPLATES / "how_to_read.yaml").read_text())
@@ -208,7 +209,7 @@ def _enhancement(machine: Machine, enhanced: Wave, drawn: Callable[[str, Figure,
         drawn(name, figure, text)
         blocks.append(page.card(machine.clip[i], f"the {text} clip", figures_png, row))
     if machine.enhance_curve is not None:
-        curve = report.training_curves({"enhancement model": [machine.enhance_curve]})
+        curve = report.training_curves({"enhancement model": {"": machine.enhance_curve}})
         blocks.append(page.card("Training", "loss of the enhancement model", drawn("enhance_curve", curve, "loss")))
     return page.Section(
         "Enhancement",
@@ -246,7 +247,9 @@ def front_page(
     data: Sequence[Sequence[Any]],
     facts: Sequence[tuple[str, Any]],
     config: str,
-    curves: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]],
+    stages: Sequence[Sequence[Any]],
+    tables: Mapping[str, Sequence[Mapping[str, Any]]],
+    curves: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]],
     cost: Mapping[str, np.ndarray | Sequence[str]],
     warning: str,
 ) -> tuple[str, dict[str, Figure]]:
@@ -259,7 +262,9 @@ def front_page(
     data : rows machine type, number of train, supplemental and test clips, digest of their list
     facts : named facts about the run
     config : the whole config, as text
-    curves : training run -> (step, loss) per seed
+    stages : rows rule, number of artefacts, digests of the code they were made with
+    tables : rows of the tables beside the published numbers, by table; none where they were not made
+    curves : training run -> seed -> (step, loss)
     cost : arrays `rule`, `seconds`, `peak_mb`, `jobs`
     """
     figures: dict[str, Figure] = {}
@@ -267,6 +272,8 @@ def front_page(
     for machines in dict.fromkeys(row["machines"] for row in official):
         rows = [row for row in official if row["machines"] == machines]
         sections.append(_official(machines, rows, labels))
+    if tables:
+        sections.append(_published(tables, figures))
     sections.append(
         page.Section(
             "What was run",
@@ -276,6 +283,7 @@ def front_page(
                     ["machine type", "train clips", "supplemental", "test", "digest of the list"],
                     data,
                 ),
+                page.table(["rule", "artefacts", "digest of the code"], stages),
                 page.facts(facts),
                 Markup("<details><summary>The whole config</summary><pre>{}</pre></details>").format(config),
             ],
@@ -321,6 +329,39 @@ def _official(machines: str, rows: Sequence[Mapping[str, str]], labels: Mapping[
         how("official", machine_types="/".join(sorted(covered))),
         [page.table(header, cells, sortable=True, best=_best(values))],
     )
+
+
+def _published(tables: Mapping[str, Sequence[Mapping[str, Any]]], figures: dict[str, Figure]) -> page.Section:
+    """Tables 1 to 3, Fig. 2 and the conclusions, as far as this run has numbers for them."""
+    blocks, without = [], []
+    for name, rows in tables.items():
+        if name in LAYOUTS and any(not math.isnan(row["ours"]) for row in rows):
+            titles, lines = grid(rows, *LAYOUTS[name])
+            block = page.table(titles, [[*key, *map(_beside, cells)] for key, cells in lines], sortable=True)
+        elif name == "figure2" and any(row["source"] == OWN and not math.isnan(row["official_score"]) for row in rows):
+            scored = [row for row in rows if not math.isnan(row["official_score"])]
+            own = np.array([row["source"] == OWN for row in scored])
+            scores = np.array([row["official_score"] for row in scored])
+            figures[name] = report.published_ranking([row["name"] for row in scored], scores, own)
+            block = page.vector(report.svg(figures[name]), CAPTIONS[name])
+        elif name == "conclusions" and any(row["holds"] != "n/a" for row in rows):
+            columns = ("conclusion", "place", "holds", "ours", "holds_published", "published")
+            titles = ["conclusion", "in the paper", "holds here", "evidence here", "holds there", "evidence there"]
+            block = page.table(titles, [[row[column] for column in columns] for row in rows], wrap=True)
+        else:
+            without.append(CAPTIONS[name].partition(":")[0].rstrip("."))
+            continue
+        blocks += [Markup('<h3 class="wide">{}</h3>').format(CAPTIONS[name]), block]
+    if without:
+        blocks.append(
+            Markup("<p>No system or set of machine types of this run is in: {}.</p>").format("; ".join(without))
+        )
+    return page.Section("Beside the published numbers", how("tables"), blocks)
+
+
+def _beside(cell: Mapping[str, Any] | None) -> tuple[float | str, str] | None:
+    """Our score to sort by, and the cell's text."""
+    return None if cell is None else ("" if math.isnan(cell["ours"]) else cell["ours"], cell_text(cell))
 
 
 def _number(cell: str) -> float:

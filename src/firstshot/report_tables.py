@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from firstshot import data, job, metric
+from firstshot import data, job, lineage, metric, tables
 from firstshot.errors import UserError
 from firstshot.packed import Embeddings, PackedAudio
 from firstshot.report_pages import Machine, Map, System, Wave
@@ -162,18 +162,54 @@ def data_rows(manifests: Mapping[str, Path]) -> list[list[Any]]:
     return rows
 
 
-def provenance(official: Path, config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Named facts about a run: from the config and the side file of its official scores."""
-    record = yaml.safe_load(job.side_file(official).read_text())
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+def provenance(official: Path, config: Mapping[str, Any], commit: str) -> list[tuple[str, str]]:
+    """Named facts about a run: from the config and the side files of its official scores and of all behind them.
+
+    `commit` is that of the code at the time the page is made, "" where there is none.
+    """
+    made = lineage.history(official)
+    versions = {text for side in made.values() if (text := _versions(side))}
+    outside = {
+        (Path(file["file"]).name, file["sha256"])
+        for side in made.values()
+        for name in ("checkpoint", "beats")
+        for file in side["inputs"].get(name, [])
+    }
+    noise = [side["outputs"]["index"]["sha256"] for side in made.values() if side["rule"] == "noise_index"]
     return [
         ("data", f"{config['data']['source']}"),
         ("seeds", ", ".join(map(str, config["seeds"]))),
         ("digest of the official scores", job.digest(official)),
-        ("code digest (metric stage)", record["code"]),
-        ("software", versions),
+        *((f"checkpoint {name}", digest) for name, digest in sorted(outside)),
+        *(("noise (digest of its list)", digest) for digest in noise),
+        ("commit when this page was made", commit or "not known (no git repository here)"),
+        *(("software", text) for text in sorted(versions)),
         ("software epoch", str(config["software_epoch"])),
     ]
+
+
+def _versions(side: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in side.get("versions", {}).items())
+
+
+def stages(official: Path) -> list[list[Any]]:
+    """Rows rule, number of artefacts, digests of the code they were made with, in the order of the stages."""
+    made: dict[str, list[str]] = {}
+    for side in lineage.history(official).values():
+        made.setdefault(side["rule"], []).append(side["code"])
+    return [[rule, len(made[rule]), ", ".join(sorted(set(made[rule])))] for rule in sorted(made, key=_stage)]
+
+
+def published(files: Sequence[Path]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of the tables beside the published numbers, by table; scores are numbers, NaN where there is none."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in files:
+        numbers = tables.VALUES if path.stem in tables.LAYOUTS else ("official_score",)
+        found[path.stem] = [
+            {name: metric.as_float(value) if name in numbers else value for name, value in row.items()}
+            for row in data.read_csv(path)
+        ]
+    return found
 
 
 def as_yaml(config: Mapping[str, Any]) -> str:
