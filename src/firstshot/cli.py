@@ -1,19 +1,23 @@
 """Command line for what is no part of the workflow: judge a recording, explain it, write and check a config.
 
-Exit status: 0 done, and every recording judged normal; 1 something is wrong (one line on standard error says what and
-what to do); 2 wrong use; 3 done, and at least one recording judged anomalous; 130 interrupted.
+Exit status: 0 done, and every recording judged normal; 1 something is wrong (a line on standard error says what and
+what to do; recordings that could be judged are still reported); 2 wrong use; 3 done, and at least one recording judged
+anomalous; 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import errno
 import json
+import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from firstshot import __version__
 from firstshot.errors import UserError
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from firstshot.detector import Detector, Verdict
+
+T = TypeVar("T")
 
 ANOMALOUS = 3
 SHORTEST_SHARE = 0.5  # of the shortest training clip; below it a recording is refused
@@ -43,7 +49,9 @@ def parser() -> argparse.ArgumentParser:
             epilog=f"example:\n{example}", formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         sub.set_defaults(run=run)
+        sub.add_argument("--json", action="store_true", help="JSON on standard output")
         sub.add_argument("--quiet", action="store_true", help="no progress and no notes on standard error")
+        sub.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
         return sub
 
     sub = command(
@@ -54,7 +62,6 @@ def parser() -> argparse.ArgumentParser:
     _recordings(sub, several=True)
     _source(sub, bundle=True)
     _reading(sub)
-    sub.add_argument("--json", action="store_true", help="JSON instead of csv")
     sub.add_argument("--out", type=Path, metavar="FILE", help="write there instead of to standard output")
 
     sub = command(
@@ -89,7 +96,6 @@ def parser() -> argparse.ArgumentParser:
         "  firstshot check config/mine.yaml",
     )  # fmt: skip
     sub.add_argument("config", type=Path, nargs="+", metavar="YAML", help="config files, later ones over earlier ones")
-    sub.add_argument("--json", action="store_true", help="JSON instead of text")
 
     sub = command(
         "validate-submission", validate_submission, "check a challenge submission before sending it",
@@ -114,10 +120,10 @@ def _source(sub: argparse.ArgumentParser, bundle: bool) -> None:
         where.add_argument("--bundle", type=Path, metavar="FILE", help="a file made by `firstshot bundle`")
     sub.add_argument("--machine", metavar="NAME", help="machine type (needed where the run has several)")
     sub.add_argument("--system", metavar="ID", help="system; an unknown one lists those there are")
-    sub.add_argument("--checkpoints", type=Path, metavar="DIR", help="folder of the public checkpoints, if they moved")
 
 
 def _reading(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--checkpoints", type=Path, metavar="DIR", help="folder of the public checkpoints, if they moved")
     sub.add_argument(
         "--channel", metavar="N", help="channel of recordings with several: a number or `mean` (the run's)"
     )
@@ -129,19 +135,42 @@ def _reading(sub: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     args = parser().parse_args(argv)
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, str(getattr(args, "threads", 1)))  # before numpy and torch are imported
     try:
-        return args.run(args) or 0
-    except UserError as error:
-        print(f"firstshot: error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"firstshot: error: {where}{error.strerror}; check the path and your permission there", file=sys.stderr)
-        return 1
+        threads = getattr(args, "threads", 1)
+        if threads < 1:
+            raise UserError(f"--threads {threads}: expected a number of at least 1")
+        for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(variable, str(threads))  # before numpy and torch are imported
+        status = args.run(args) or 0
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if args.traceback:
+            raise
+        _error(_told(error))
+        return 1
+
+
+def _told(error: Exception) -> str:
+    """An error in one line: what a user can mend in its own words."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; check the path and your permission there"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this; close other programs, or give fewer or shorter recordings"
+    return f"{type(error).__name__}: {error}; not foreseen, please report it with what --traceback shows"
+
+
+def _error(text: str) -> None:
+    first, *more = (line.strip() for line in text.splitlines())
+    print(f"firstshot: error: {first} {'; '.join(more)}".rstrip(), file=sys.stderr)
 
 
 def _note(args: argparse.Namespace, text: str) -> None:
@@ -164,43 +193,72 @@ class Window(NamedTuple):
 def score(args: argparse.Namespace) -> int:
     """Judge recordings, window by window."""
     files = _audio_files(args.recordings)
+    _check_writable(args.out)
     detector = _detector(args)
     judged: list[tuple[Window, Verdict]] = []
-    for file in _progress(files, args):
-        cut = _windows(file, detector, args)
-        judged += zip(cut, detector.judge([window.wave for window in cut]), strict=True)
-    text = _as_json(detector, judged) if args.json else _as_csv(detector, judged)
-    if args.out:
-        _write(args.out, text)
-    else:
-        sys.stdout.write(text)
-    anomalous = {window.file for window, verdict in judged if verdict.anomalous}
-    _note(args, f"{len(anomalous)} of {len(files)} recordings judged anomalous (score above {detector.threshold:.6g})")
+    broken: dict[Path, str] = {}
+    for file in _progress(files, "recording", args):
+        try:
+            cut = _windows(file, detector, args)
+        except UserError as error:
+            broken[file] = str(error)
+            continue
+        # One bar: over the recordings, or over the windows of the only one.
+        verdicts = _progress(detector.verdicts([w.wave for w in cut]), "window", args, len(cut) * (len(files) == 1))
+        judged += zip(cut, verdicts, strict=True)
+    if judged:
+        text = _as_json(detector, judged, broken) if args.json else _as_csv(detector, judged)
+        if args.out:
+            _write(args.out, text)
+        else:
+            sys.stdout.write(text)
+        anomalous = {window.file for window, verdict in judged if verdict.anomalous}
+        done = len(files) - len(broken)
+        _note(args, f"{len(anomalous)} of {done} recordings judged anomalous (score above {detector.threshold:.6g})")
+    for problem in broken.values():
+        _error(problem)
+    if broken:
+        return 1
     return ANOMALOUS if anomalous else 0
 
 
 def _audio_files(named: Sequence[Path]) -> list[Path]:
     """The audio files among `named` and, sorted, in the folders among them."""
-    from firstshot.data import READABLE
+    from firstshot import data
 
     files: list[Path] = []
     for path in named:
         if not path.exists():
-            raise UserError(f"{path}: no such file or folder")
-        found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in READABLE)
-        if not found:
-            raise UserError(f"{path}: no recordings in this folder; expected {', '.join(READABLE)} files")
-        files += found
+            raise UserError(f"{path}: no such file or folder; give recordings, or folders of them")
+        files += data.recordings_below(path) if path.is_dir() else [path]
     return files
 
 
+def _check_writable(path: Path | None) -> None:
+    """Raise UserError where `path` cannot be written, before any work is done for it."""
+    if path is None:
+        return
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place by --out") from None
+
+
 def _windows(file: Path, detector: Detector, args: argparse.Namespace) -> list[Window]:
-    """A recording at the working rate, whole or in windows as long as the longest training clip."""
+    """A recording at the working rate, whole or in windows as long as the longest training clip.
+
+    No window is longer than what the networks hear of a clip.
+    """
     from firstshot import audio
     from firstshot.detector import windows
 
     channel = detector.channel if args.channel is None else args.channel
-    recording = audio.decode(file, channel=int(channel) if str(channel).isdecimal() else channel)
+    if channel != "mean" and not str(channel).isdecimal():
+        raise UserError(f"--channel {channel}: expected a number from 0 on, or mean")
+    recording = audio.decode(file, channel=channel if channel == "mean" else int(channel))
     if recording.channels > 1 and args.channel is None:
         _note(
             args, f"{file}: {recording.channels} channels, {_channel_name(channel)} is used as in the run (--channel)"
@@ -214,11 +272,17 @@ def _windows(file: Path, detector: Detector, args: argparse.Namespace) -> list[W
             f"{file}: {len(wave) / rate:.2f} s, the training clips have {shortest:.2f} s or more; "
             "record longer, or let it be repeated by --allow-short"
         )
-    window = round(longest * rate)
-    hop = window if args.hop is None else round(args.hop * rate)
+    if len(wave) < round(shortest * rate):
+        _note(args, f"{file}: {len(wave) / rate:.2f} s, shorter than the training clips; repeated to be heard as one")
+    training, heard = round(longest * rate), detector.heard
+    if heard < len(wave) <= training:
+        _note(args, f"{file}: only its first {heard / rate:.2f} s are heard, as of the training clips")
+    window = min(training, heard)
+    hop = window if args.hop is None else round(args.hop * rate) if math.isfinite(args.hop) else 0
     if hop <= 0:
         raise UserError(f"--hop {args.hop}: expected a positive number of seconds")
-    return [Window(file, s / rate, e / rate, wave[s:e]) for s, e in windows(len(wave), window, hop)]
+    cut = windows(len(wave), max(training, heard), window, hop)
+    return [Window(file, start / rate, end / rate, wave[start:end]) for start, end in cut]
 
 
 def _channel_name(channel: int | str) -> str:
@@ -252,7 +316,7 @@ def _chosen(args: argparse.Namespace) -> tuple[str, str]:
     found = finished.machines(args.folder_of_run)
     if args.machine is None and len(found) > 1:
         raise UserError(f"{args.folder_of_run} has several machine types; choose one by --machine: {', '.join(found)}")
-    machine = args.machine or found[0]
+    machine = found[0] if args.machine is None else args.machine
     systems = finished.systems(args.folder_of_run, machine)
     if args.system is None and len(systems) != 1:
         listed = ", ".join(systems) or f"none for {machine!r}; its machine types are {', '.join(found)}"
@@ -260,10 +324,13 @@ def _chosen(args: argparse.Namespace) -> tuple[str, str]:
     return machine, args.system or systems[0]
 
 
-def _progress(files: Sequence[Path], args: argparse.Namespace) -> Iterator[Path]:
+def _progress(work: Iterable[T], unit: str, args: argparse.Namespace, total: int | None = None) -> Iterator[T]:
+    """The items of `work`, with a bar on a terminal where there are several."""
     from tqdm import tqdm
 
-    return iter(tqdm(files, unit="recording", disable=args.quiet or len(files) < 2 or None, leave=False))
+    total = len(work) if total is None and isinstance(work, Sized) else total
+    few = total is not None and total < 2
+    return iter(tqdm(work, unit=unit, total=total, disable=args.quiet or few or None, leave=False))
 
 
 def _row(window: Window, verdict: Verdict) -> dict[str, Any]:
@@ -288,10 +355,15 @@ def _as_csv(detector: Detector, judged: Sequence[tuple[Window, Verdict]]) -> str
     return out.getvalue()
 
 
-def _as_json(detector: Detector, judged: Sequence[tuple[Window, Verdict]]) -> str:
+def _as_json(detector: Detector, judged: Sequence[tuple[Window, Verdict]], broken: Mapping[Path, str]) -> str:
     rows = [{**_row(window, verdict), "shares": verdict.shares} for window, verdict in judged]
-    facts = {name: getattr(detector, name) for name in ("machine", "system", "threshold", "provenance")}
-    return json.dumps({**facts, "windows": rows}, indent=1, ensure_ascii=False) + "\n"
+    facts = {name: getattr(detector, name) for name in ("machine", "system", "threshold")}
+    facts["provenance"] = {name: value for name, value in detector.provenance.items() if name != "stages"}
+    return _json({**facts, "windows": rows, "not_judged": {str(file): text for file, text in broken.items()}})
+
+
+def _json(facts: Any) -> str:
+    return json.dumps(facts, indent=1, ensure_ascii=False, default=str) + "\n"
 
 
 def _write(path: Path, text: str) -> None:
@@ -307,12 +379,13 @@ def explain(args: argparse.Namespace) -> int:
     """Draw the explanation of a recording's most anomalous window."""
     from firstshot import finished, report
 
-    detector = _detector(args)
     (file,) = args.recordings
     if not file.is_file():
         raise UserError(f"{file}: no such file; explain takes one recording")
+    _check_writable(args.out)
+    detector = _detector(args)
     cut = _windows(file, detector, args)
-    verdicts = detector.judge([window.wave for window in cut])
+    verdicts = list(_progress(detector.verdicts([window.wave for window in cut]), "window", args, len(cut)))
     worst = max(range(len(cut)), key=lambda i: verdicts[i].score)
     window, verdict = cut[worst], verdicts[worst]
     single = max(detector.singles, key=detector.weight)
@@ -329,6 +402,10 @@ def explain(args: argparse.Namespace) -> int:
     part = args.out.with_name(f".{args.out.name}.part")
     part.write_bytes(report.png(figure, dpi=110))
     part.replace(args.out)
+    if args.json:
+        row = {**_row(window, verdict), "shares": verdict.shares}
+        near = [{"clip": name, "distance": distance} for name, distance, _ in neighbours]
+        sys.stdout.write(_json({"picture": args.out, **row, "nearest": near}))
     _note(args, f"wrote {args.out}")
     return ANOMALOUS if verdict.anomalous else 0
 
@@ -346,6 +423,8 @@ def bundle(args: argparse.Namespace) -> int:
     path = args.out or Path(f"{machine}.{system}.firstshot")
     bundles.write(detector, path)
     needed = sorted({single.checkpoint.file for single in detector.singles.values() if single.checkpoint})
+    if args.json:
+        sys.stdout.write(_json({"bundle": path, "machine": machine, "system": system, "needs": needed}))
     _note(args, f"wrote {path}; it needs beside it: {', '.join(needed) or 'nothing'}")
     return 0
 
@@ -374,18 +453,21 @@ def new_config(args: argparse.Namespace) -> int:
     from firstshot import new_config as looking
 
     base = configs.load(_repository() / "config" / "config.yaml")
-    if args.out.exists():
-        raise UserError(f"{args.out} exists; choose another name by --out, or delete it")
+    manifest = args.out.with_suffix(".csv")
+    looking.check_names(args.out, args.machine)
+    for file in (args.out, manifest):
+        if file.exists():
+            raise UserError(f"{file} exists; choose another name by --out, or delete it")
     if args.noise and not args.noise.is_dir():
         raise UserError(f"--noise {args.noise}: no such folder")
-    found = looking.look(args.folder, args.machine)
-    manifest = args.out.with_suffix(".csv")
+    found = looking.look(args.folder, args.machine, lambda clips: _progress(clips, "clip", args))
     layer = looking.compose(found, args.out.stem, base, args.noise, manifest)
     config = configs.layered(base, layer)
     configs.check(config, _schema())
     facts = {machine: data.facts(clips, machine) for machine, clips in found.clips.items()}
     plan = configs.Plan(config, facts)
     args.out.parent.mkdir(parents=True, exist_ok=True)
+    _check_writable(args.out)
     if not found.dcase_layout:
         data.write_csv(manifest, looking.MANIFEST_COLUMNS, looking.rows(found))
         _note(args, f"wrote {manifest}: look through it and mend what was guessed wrong")
@@ -396,18 +478,23 @@ def new_config(args: argparse.Namespace) -> int:
     )
     # Systems of the paper that a small run does not have are no news here.
     notices = [notice for notice in plan.notices if not notice.startswith("systems left out")]
+    system = plan.system_ids(plan.machines[0])[0]
+    if args.json:
+        written = [args.out, *([] if found.dcase_layout else [manifest])]
+        facts_found = {"wrote": written, "found": looking.describe(found), "notices": notices, "system": system}
+        sys.stdout.write(_json(facts_found))
     for line in (*looking.describe(found), *notices):
         _note(args, line)
     _note(
         args, f"wrote {args.out}; next: firstshot check {args.out}, then snakemake --cores all --configfile {args.out}"
     )
+    _note(args, f"judge recordings after that by: firstshot score … --run {config['results']}/{config['experiment']}"
+          f" --system {system}")  # fmt: skip
     return 0
 
 
 def check(args: argparse.Namespace) -> int:
     """Check a config and what it names."""
-    from tqdm import tqdm
-
     from firstshot import checking
     from firstshot import config as configs
 
@@ -415,11 +502,9 @@ def check(args: argparse.Namespace) -> int:
         if not path.is_file():
             raise UserError(f"{path}: no such config file")
     config = configs.load(_repository() / "config" / "config.yaml", *args.config)
-    problems, notices = checking.problems(
-        config, _schema(), lambda clips: tqdm(clips, unit="clip", disable=args.quiet or None, leave=False)
-    )
+    problems, notices = checking.problems(config, _schema(), lambda work, unit: _progress(work, unit, args))
     if args.json:
-        print(json.dumps({"problems": problems, "notices": notices}, indent=1, ensure_ascii=False))
+        sys.stdout.write(_json({"problems": problems, "notices": notices}))
     else:
         for notice in () if args.quiet else notices:
             print(f"note: {notice}")
@@ -438,6 +523,9 @@ def validate_submission(args: argparse.Namespace) -> int:
         raise UserError(f"{args.package}: no such file or folder; `snakemake` writes packages to results/…/submission")
     findings = submission.check_package(args.package)
     errors = [finding for finding in findings if finding.severity == "error"]
+    if args.json:
+        sys.stdout.write(_json({"findings": [vars(finding) for finding in findings], "errors": len(errors)}))
+        return 1 if errors else 0
     for finding in errors if args.quiet else findings:
         print(finding)
     print(f"{len(errors)} errors" + ("" if errors else ": the package can be handed in"))

@@ -7,6 +7,7 @@ audio, embedding by every seed's network, distance to the bank, mean over seeds,
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -99,7 +100,6 @@ class Detector:
 
     machine: str
     system: str
-    label: str
     systems: dict[str, dict[str, float]]
     singles: dict[str, Single]
     standardise: str
@@ -109,7 +109,6 @@ class Detector:
     channel: int | str
     train_seconds: tuple[float, float]
     enhancement: Enhancement | None
-    batch_size: int
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -118,6 +117,11 @@ class Detector:
         self.train_scores = ensemble.combine(train, self.systems, everyone, self.standardise)[self.system]
         self._networks: dict[str, list[Callable[[torch.Tensor], torch.Tensor]]] = {}
         self._enhancer: Any = None
+
+    @property
+    def heard(self) -> int:
+        """How many samples of a clip every network hears: clips are repeated or cut to it."""
+        return min(single.n_samples for single in self.singles.values())
 
     @property
     def members(self) -> list[str]:
@@ -195,9 +199,10 @@ class Detector:
         from firstshot.loop import autocast
 
         if self._enhancer is None:
-            self._enhancer = enhance.build(self.enhancement.settings)
-            self._enhancer.load_state_dict(_tensors(self.enhancement.state))
-            self._enhancer.eval()
+            with _told("enhancement"):
+                self._enhancer = enhance.build(self.enhancement.settings)
+                self._enhancer.load_state_dict(_tensors(self.enhancement.state))
+                self._enhancer.eval()
         enhanced = []
         for wave in waves:
             noisy = torch.from_numpy(wave).unsqueeze(0)
@@ -233,22 +238,42 @@ class Detector:
     def _network(self, name: str) -> list[Callable[[torch.Tensor], torch.Tensor]]:
         """The networks of a single system, one per seed, built at first use."""
         if name not in self._networks:
-            from firstshot.networks import frontend
-
-            single = self.singles[name]
-            path = Path(single.checkpoint.path) if single.checkpoint and single.checkpoint.path else None
-            if single.frozen:
-                self._networks[name] = [frontend.pretrained(single.frontend, path).frozen]  # type: ignore[list-item]
-            else:
-                self._networks[name] = [
-                    frontend.merged(single.frontend, single.settings, path, _tensors(state), n_samples=single.n_samples)
-                    for state in single.states
-                ]
+            with _told(name):
+                self._networks[name] = _built(self.singles[name])
         return self._networks[name]
 
 
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Settings and tensors that make no network are a UserError: a bundle may come from anywhere."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{name}: its settings and its tensors make no network ({type(error).__name__}: {error}); "
+            "run the workflow again, or export the bundle again"
+        ) from None
+
+
+def _built(single: Single) -> list[Callable[[torch.Tensor], torch.Tensor]]:
+    from firstshot.networks import frontend
+
+    path = Path(single.checkpoint.path) if single.checkpoint and single.checkpoint.path else None
+    if single.frozen:
+        return [frontend.pretrained(single.frontend, path).frozen]  # type: ignore[list-item]
+    return [
+        frontend.merged(single.frontend, single.settings, path, _tensors(state), n_samples=single.n_samples)
+        for state in single.states
+    ]
+
+
 def _found(checkpoint: Checkpoint, folder: Path | None, frontend: str) -> Path:
-    places = sorted(folder.rglob(checkpoint.file)) if folder else [Path(checkpoint.path)] if checkpoint.path else []
+    if folder and not folder.is_dir():
+        raise UserError(f"--checkpoints {folder}: no such folder; it takes the one that holds {checkpoint.file}")
+    below = sorted(path for path in folder.rglob("*") if path.name == checkpoint.file) if folder else []
+    places = below or ([Path(checkpoint.path)] if checkpoint.path and not folder else [])
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         where = f"not below {folder}" if folder else f"not at {checkpoint.path}" if checkpoint.path else "not given"
@@ -265,12 +290,12 @@ def _found(checkpoint: Checkpoint, folder: Path | None, frontend: str) -> Path:
     return path
 
 
-def windows(n_samples: int, window: int, hop: int) -> list[tuple[int, int]]:
+def windows(n_samples: int, whole: int, window: int, hop: int) -> list[tuple[int, int]]:
     """Start and end of the windows that cover a recording; the last one ends with it.
 
-    A recording of up to one and a half windows stays whole.
+    A recording of up to `whole` samples, at least a window, is one piece.
     """
-    if n_samples <= 1.5 * window:
+    if n_samples <= whole:
         return [(0, n_samples)]
     count = 1 + math.ceil((n_samples - window) / hop)
     starts = [min(i * hop, n_samples - window) for i in range(count)]

@@ -1,4 +1,4 @@
-"""Looks at a folder of recordings and writes a config for it, of about ten lines.
+"""Looks at a folder of recordings and writes a short config for it.
 
 A folder in DCASE layout is used as it is. Any other folder is listed in a manifest csv; what a clip is follows from the
 words in its path (`test`, `normal`, `abnormal`, `target`, `supplemental` …) and can be mended in the csv afterwards.
@@ -7,11 +7,12 @@ Folders with folders such as `normal` in them are machine types of their own.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,10 @@ NOISE_WORDS = {"noise", "background"}
 TEST_WORDS = {"test", "eval", "evaluation"}
 KNOWN_WORDS = ANOMALOUS_WORDS | SUPPLEMENTAL_WORDS | TEST_WORDS | {"normal", "train", "training", "source", "target"}
 HELD_OUT = 5  # of the normal clips, every fifth is kept for testing where there are no others
-FEW_STEPS = 300  # a training from scratch with fewer steps has hardly begun
+FEW_STEPS = 300  # a training with fewer steps has hardly begun
+WARM_UP = 5_000 / 46_875  # share of the steps, as in the paper
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of a machine type, as in the schema
+EXPERIMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MANIFEST_COLUMNS = ("clip", "machine", "split", "domain", "condition", "kind")
 
 log = logging.getLogger(__name__)
@@ -44,10 +48,27 @@ class Look:
     seconds: list[float]
 
 
-def look(folder: Path, machine: str | None) -> Look:
-    """List a folder's recordings and read their headers.
+Progress = Callable[[list[data.Clip]], Iterable[data.Clip]]
 
-    Raises UserError for a folder without recordings and for recordings that cannot be read.
+
+def check_names(out: Path, machine: str | None) -> None:
+    """Raise UserError for a config file or machine type whose name cannot be used."""
+    if out.suffix not in (".yaml", ".yml"):
+        raise UserError(f"--out {out}: expected a file ending in .yaml; the list of clips goes beside it, as .csv")
+    if not EXPERIMENT.fullmatch(out.stem):
+        raise UserError(
+            f"--out {out}: the stem {out.stem!r} names the experiment; expected letters, digits, . _ and - only, such "
+            f"as {out.with_name(re.sub('[^A-Za-z0-9._-]+', '-', out.stem).strip('-.') or 'mine')}.yaml"
+        )
+    if machine is not None and not NAME.fullmatch(machine):
+        raise UserError(f"--machine {machine!r}: expected letters, digits, _ and -, such as pump or pump-2")
+
+
+def look(folder: Path, machine: str | None, progress: Progress = lambda clips: clips) -> Look:
+    """List a folder's recordings and read their headers; `progress` wraps the list meanwhile.
+
+    Raises UserError for a folder without recordings, for recordings that cannot be read, and where none are for
+    training.
     """
     import soundfile
 
@@ -57,7 +78,7 @@ def look(folder: Path, machine: str | None) -> Look:
     layout = clips is not None
     clips = clips or _guessed(folder, machine)
     rates, channels, seconds = Counter[int](), Counter[int](), list[float]()
-    for clip in (clip for listed in clips.values() for clip in listed):
+    for clip in progress([clip for listed in clips.values() for clip in listed]):
         try:
             header = soundfile.info(folder / clip.path)
         except soundfile.LibsndfileError as error:
@@ -81,19 +102,20 @@ def _dcase(folder: Path) -> dict[str, list[data.Clip]] | None:
 
 
 def _guessed(folder: Path, machine: str | None) -> dict[str, list[data.Clip]]:
-    paths = sorted(
-        path.relative_to(folder)
-        for path in folder.rglob("*")
-        if path.suffix.lower() in data.READABLE and not any(part.startswith(".") for part in path.parts)
-    )
-    if not paths:
-        raise UserError(f"{folder}: no recordings in this folder; expected {', '.join(data.READABLE)} files")
+    paths = [path.relative_to(folder) for path in data.recordings_below(folder)]
     of_machine: dict[str, list[data.Clip]] = {}
     several = machine is None and _by_machine(paths)
+    names = _names([path.parts[0] for path in paths] if several else [folder.resolve().name])
     for path in paths:
-        name = machine or _name(path.parts[0] if several else folder.resolve().name)
+        name = machine or names[path.parts[0] if several else folder.resolve().name]
         of_machine.setdefault(name, []).append(_guess(path, name))
     for name, clips in of_machine.items():
+        if not any(clip.split == "train" for clip in clips):
+            raise UserError(
+                f"{folder}: no recording of {name} is for training; the words in their paths say they are for testing, "
+                f"abnormal or supplemental ({clips[0].path}). Put normal ones into a folder named normal, and no word "
+                "such as test into their names"
+            )
         if not any(clip.split == "test" and clip.condition != "anomaly" for clip in clips):
             of_machine[name] = _held_out(clips)
     return of_machine
@@ -107,8 +129,14 @@ def _by_machine(paths: Sequence[Path]) -> bool:
     return all(len(path.parts) > 2 and _words(path.parts[1]) & KNOWN_WORDS for path in paths)
 
 
-def _name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "", text) or "machine"
+def _names(folders: Iterable[str]) -> dict[str, str]:
+    """A machine type's name for each folder, of the letters that names may have; no two are the same."""
+    names: dict[str, str] = {}
+    for folder in dict.fromkeys(folders):
+        short = re.sub(r"[^A-Za-z0-9_-]+", "", folder).strip("_-") or "machine"
+        numbers = (f"{short}-{number}" for number in itertools.count(2))
+        names[folder] = next(name for name in itertools.chain([short], numbers) if name not in names.values())
+    return names
 
 
 def _words(text: str) -> set[str]:
@@ -149,7 +177,7 @@ def compose(
     there = [
         name for name, checkpoint in base["checkpoints"].items() if Path(checkpoint["file"]).is_file()
     ]  # fmt: skip
-    enhanced = [name for name in machines if noise and "beats" in there and facts[name].has_supplemental]
+    enhanced = [name for name in machines if noise and "beats" in there and _enhanceable(facts[name], len(machines))]
     unlabelled = [name for name in machines if not facts[name].labelled]
     settings = {"source": "folder" if found.dcase_layout else "manifest", "folder": str(found.folder)}
     layer: dict[str, Any] = {
@@ -166,12 +194,14 @@ def compose(
     }
     if enhanced and noise:
         layer["noise"] = {"folder": str(noise)}
+        fewest = min(facts[name].supplemental for name in enhanced)
+        layer["enhance"] |= _few_supplements(base["enhance"], fewest)
         layer["strategies"].append("enhanced-enhanced" if unlabelled else "enhanced-org")
     if len(found.channels) == 1 and max(found.channels) > 1:
         layer["data"]["channel"] = "mean"
-    n_train = sum(of.train for of in facts.values())
-    if base["train"]["spec"]["epochs"] * math.ceil(n_train / base["train"]["spec"]["batch_size"]) < FEW_STEPS:
-        layer["train"]["spec"] = {"batch_size": 16, "max_steps": FEW_STEPS}
+    for frontend in layer["frontends"]:
+        if schedule := _schedule(base["train"][frontend], sum(of.train for of in facts.values())):
+            layer["train"][frontend] = schedule
     if sum(of.classes for of in facts.values()) < 2 and not there:
         raise UserError(
             f"{found.folder}: all training clips are of one kind, and no public checkpoint is there. Do one of these: "
@@ -180,6 +210,30 @@ def compose(
             "another condition into a folder named target"
         )
     return layer
+
+
+def _enhanceable(facts: data.Facts, machines: int) -> bool:
+    """Whether supplemental clips of one kind are there and, if the machine alone, sounds to tell it from."""
+    return facts.supplement == "noise" or (facts.supplement == "clean" and (machines > 1 or facts.classes > 1))
+
+
+def _schedule(settings: Mapping[str, Any], clips: int) -> dict[str, Any]:
+    """Settings of a training on fewer clips than the paper's: no fewer than some steps, a warm-up in proportion."""
+    changed: dict[str, Any] = {}
+    steps = settings["epochs"] * math.ceil(clips / settings["batch_size"])
+    if steps < FEW_STEPS:
+        steps = FEW_STEPS
+        changed = {"batch_size": min(16, settings["batch_size"]), "max_steps": FEW_STEPS}
+    warm_up = min(settings["warmup_steps"], round(WARM_UP * steps))
+    return changed | ({"warmup_steps": warm_up} if warm_up < settings["warmup_steps"] else {})
+
+
+def _few_supplements(settings: Mapping[str, Any], clips: int) -> dict[str, Any]:
+    """Settings of enhancement for supplemental clips that fill no batch or are over before the warm-up ends."""
+    batch = min(settings["batch_size"], clips)
+    steps = settings["epochs"] * (clips // batch)
+    changed = {"batch_size": batch} if batch < settings["batch_size"] else {}
+    return changed | ({"warmup_steps": round(WARM_UP * steps)} if settings["warmup_steps"] >= steps else {})
 
 
 def describe(found: Look) -> list[str]:
