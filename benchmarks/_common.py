@@ -13,7 +13,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from firstshot.planning import ALLOCATOR
 
 
-def parser(doc: str | None, *, batch: int | None = None, seconds: float = 12.0) -> argparse.ArgumentParser:
+def parser(doc: str | None, *, batch: int | None = None, seconds: float | None = 12.0) -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     options.add_argument(
@@ -38,35 +38,47 @@ def parser(doc: str | None, *, batch: int | None = None, seconds: float = 12.0) 
     options.add_argument("--cpu-time", action="store_true", help="processor seconds, not wall: for a busy machine")
     options.add_argument("--no-plain", action="store_true", help="run ours alone, to see the memory of the process")
     options.add_argument("--only", choices=("inference", "train"), help="default: both")
-    options.add_argument(
-        "--allocator", default="default", choices=("default", "tuned"), help="of glibc, for both forms"
-    )
+    add_allocator(options)
     return options
 
 
-def start(options: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse, restart under the chosen allocator, set threads and seed, print the setting."""
-    args = options.parse_args()
+def add_allocator(options: argparse.ArgumentParser) -> None:
+    options.add_argument(
+        "--allocator", default="default", choices=("default", "tuned"), help="of glibc, for both forms"
+    )
+
+
+def choose_allocator(args: argparse.Namespace) -> None:
+    """Restart under the allocator setting asked for; it is read when a process begins."""
     if args.allocator == "tuned" and any(os.environ.get(key) != value for key, value in ALLOCATOR.items()):
         os.environ.update(ALLOCATOR)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def allocator() -> str:
+    tuned = {key: os.environ[key] for key in ALLOCATOR if key in os.environ} or "default"
+    return f"glibc allocator: {tuned}, preload: {os.environ.get('LD_PRELOAD') or 'none'}"
+
+
+def start(options: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse, restart under the chosen allocator, set threads and seed, print the setting."""
+    args = options.parse_args(argv)
+    choose_allocator(args)
     if args.device == "cuda" and not torch.cuda.is_available():
         options.error("--device cuda: PyTorch sees no CUDA device here")
     torch.set_num_threads(args.threads)
     global _clock  # noqa: PLW0603
     _clock = time.process_time if args.cpu_time else time.perf_counter
     torch.manual_seed(0)
-    where = torch.cuda.get_device_name() if args.device == "cuda" else f"{_processor()}, {args.threads} threads"
-    tuned = {key: os.environ[key] for key in ALLOCATOR if key in os.environ} or "default"
-    preload = os.environ.get("LD_PRELOAD") or "none"
+    where = torch.cuda.get_device_name() if args.device == "cuda" else f"{processor()}, {args.threads} threads"
     print(
-        f"{where}; torch {torch.__version__}; glibc allocator: {tuned}, preload: {preload}; random weights"
+        f"{where}; torch {torch.__version__}; {allocator()}; random weights"
         + ("; times are processor seconds" if args.cpu_time else "")
     )
     return args
 
 
-def _processor() -> str:
+def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "CPU")
 
@@ -83,16 +95,38 @@ def wave(batch: int, seconds: float, device: str = "cpu") -> torch.Tensor:
     return (0.1 * torch.sin(6.2832 * pitch * at) + 0.02 * torch.randn(batch, len(at))).to(device)
 
 
-def agreement(
-    ours: torch.Tensor, plain: torch.Tensor, *, atol: float, cosine: float = 0.9999, exact: bool = True
+COSINE, SNR_DB = 0.9999, 40.0  # of outputs in lower precision, at least
+GRADIENT_COSINE = 0.99  # of gradients in lower precision; an optimiser follows their direction
+
+
+def outputs_agree(
+    ours: torch.Tensor, plain: torch.Tensor, *, exact: bool, atol: float = 1e-4, snr_db: float | None = None
 ) -> str:
-    """Check that both forms agree: to `atol` where exact, else (bf16) in direction. Exits where they do not."""
+    """Check outputs (B, …) of both forms: to `atol` where exact, in direction and, if given, in their ratio to the
+    difference always. Exits where they do not agree."""
     ours, plain = ours.detach().double(), plain.detach().double()
     largest = (ours - plain).abs().max().item()
-    similarity = torch.nn.functional.cosine_similarity(ours.flatten(1), plain.flatten(1)).min().item()
-    if not (largest <= atol if exact else similarity >= cosine):
-        sys.exit(f"the two forms disagree: largest difference {largest:.2e}, smallest cosine {similarity:.6f}")
-    return f"largest difference {largest:.1e}, smallest cosine {similarity:.6f}"
+    cosine = torch.nn.functional.cosine_similarity(ours.flatten(1), plain.flatten(1)).min().item()
+    found = f"outputs: largest difference {largest:.1e}, smallest cosine {cosine:.6f}"
+    agree = cosine >= COSINE and (largest <= atol or not exact)
+    if snr_db is not None:
+        ratio = 10 * ((plain.square().sum() / (ours - plain).square().sum()).log10()).item()
+        found += f", SNR {ratio:.0f} dB"
+        agree = agree and ratio >= snr_db
+    if not agree:
+        sys.exit(f"the two forms disagree: {found}")
+    return found
+
+
+def gradients_agree(ours: Iterable[torch.Tensor], plain: Iterable[torch.Tensor], *, exact: bool) -> str:
+    """Check gradients of both forms: to 1e-3 of the largest where exact, in direction always. Exits where not."""
+    a, b = (torch.cat([gradient.detach().flatten() for gradient in form]).double() for form in (ours, plain))
+    largest = ((a - b).abs().max() / b.abs().max()).item()
+    cosine = torch.nn.functional.cosine_similarity(a, b, 0).item()
+    found = f"gradients: largest difference {largest:.1e} of the largest, cosine {cosine:.6f}"
+    if not (cosine >= GRADIENT_COSINE and (largest <= 1e-3 or not exact)):
+        sys.exit(f"the two forms disagree: {found}")
+    return found
 
 
 _clock = time.perf_counter
@@ -114,10 +148,10 @@ def side_by_side(
     times: list[list[float]] = [[] for _ in forms]
     for _ in range(steps):
         for taken, form in zip(times, forms, strict=True):
-            _wait(device)
+            wait(device)
             begin = _clock()
             form()
-            _wait(device)
+            wait(device)
             taken.append(_clock() - begin)
     return [Measured(min(taken), statistics.median(taken), peak) for taken, peak in zip(times, memory, strict=True)]
 
@@ -138,8 +172,8 @@ def report(what: str, measured: Sequence[Measured], *, items: int, unit: str, fl
     print(f"\n{what}" + (f" ({note})" if note else ""))
     print(f"  {'':6} {unit + '/s':>10} {'best s':>9} {'median s':>9} {'GFLOP/s':>9} {'peak GB':>9}")
     for name, form in zip(("ours", "plain"), measured, strict=False):
-        rate, speed = items / form.best, flop / form.best / 1e9
-        print(f"  {name:6} {rate:10.2f} {form.best:9.4f} {form.median:9.4f} {speed:9.0f} {form.memory:9.2f}")
+        rate, speed = items / form.best, f"{flop / form.best / 1e9:.0f}" if flop else "-"
+        print(f"  {name:6} {rate:10.2f} {form.best:9.4f} {form.median:9.4f} {speed:>9} {form.memory:9.2f}")
     if len(measured) > 1:
         ours, plain = measured
         times = f"best {plain.best / ours.best:.2f}, median {plain.median / ours.median:.2f}"
@@ -152,7 +186,7 @@ def peak_rss() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def _wait(device: str) -> None:
+def wait(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
 
@@ -165,7 +199,7 @@ def _peak_memory(form: Callable[[], Any], device: str) -> float:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         form()
-        _wait(device)
+        wait(device)
         return (torch.cuda.max_memory_allocated() - before) / 1e9
     if not Path("/proc/self/clear_refs").exists():
         form()

@@ -23,11 +23,11 @@ def randomise(network: nn.Module) -> None:
         nn.init.normal_(parameter, gain, fan_in**-0.5 if fan_in else 0.1)
 
 
-def inference(
-    args: argparse.Namespace, ours: nn.Module, plain: nn.Module, tolerance: float, batches: list[int]
-) -> None:
+def inference(args: argparse.Namespace, ours: nn.Module, plain: nn.Module | None, batches: list[int]) -> None:
     """Features of a batch, as used for frozen systems, pseudo labels and embeddings."""
-    ours.eval().requires_grad_(False), plain.eval().requires_grad_(False)
+    for network in (ours, plain):
+        if network is not None:
+            network.eval().requires_grad_(False)
     for batch in args.batch or batches:
         wave = _common.wave(batch, args.seconds, args.device)
 
@@ -38,43 +38,46 @@ def inference(
 
         @torch.inference_mode()
         def slow(wave: Tensor = wave) -> Tensor:
+            assert plain is not None
             return plain.frozen(wave)
 
-        flop = 0
-        if not args.no_plain:
+        flop, note = 0, ""
+        if plain is not None:
             flop, reference = _common.counted(slow)
-            print("agreement:", _common.agreement(fast(), reference, atol=tolerance, exact=args.dtype == "float32"))
-        measured = _common.side_by_side(fast, None if args.no_plain else slow, args.steps, args.device)
+            note = _common.outputs_agree(fast(), reference, exact=args.dtype == "float32")
+        measured = _common.side_by_side(fast, slow if plain is not None else None, args.steps, args.device)
         title = f"{type(ours).__name__} inference, batch {batch}, {args.seconds:g} s clips, ours {args.dtype}"
-        _common.report(title, measured, items=batch, unit="clips", flop=flop)
+        _common.report(title, measured, items=batch, unit="clips", flop=flop, note=note)
 
 
-def gradients(network: nn.Module) -> Tensor:
-    """(1, n) of all adapters."""
-    adapters = sorted((name, p.grad) for name, p in network.named_parameters() if p.grad is not None)
-    return torch.cat([gradient.flatten() for _, gradient in adapters])[None]
+def gradients(network: nn.Module) -> list[Tensor]:
+    """Of all adapters, in the order of their names."""
+    found = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+    return [found[name] for name in sorted(found)]
 
 
 def training(  # noqa: PLR0917
     args: argparse.Namespace,
     ours: nn.Module,
-    plain: nn.Module,
+    plain: nn.Module | None,
     targets: list[str],
     batches: list[int],
-    pooling: Callable[[], nn.Module | None] = lambda: None,
+    pooling: nn.Module | None = None,
 ) -> None:
     """One training step of adapters, head and loss: forward, backward, AdamW."""
     forms = []
     for network in (ours, plain):
-        add_lora(network, RANK, ALPHA, targets)
-        forms.append(SSLFrontend(network, pooling(), EMBEDDING).to(args.device))
+        if network is not None:
+            add_lora(network, RANK, ALPHA, targets)
+            forms.append(SSLFrontend(network, pooling, EMBEDDING).to(args.device))
     loss = SCAC(EMBEDDING, CLASSES).to(args.device)
-    forms[1].pooling = forms[0].pooling
-    forms[1].head = forms[0].head
+    for form in forms:
+        form.head = forms[0].head
     for name, adapter in ours.named_parameters():
         if "lora_" in name:
             nn.init.normal_(adapter, 0.0, 0.02)
-            plain.get_parameter(name).data.copy_(adapter.data)
+            if plain is not None:
+                plain.get_parameter(name).data.copy_(adapter.data)
     for batch in args.batch or batches:
         wave = _common.wave(batch, args.seconds, args.device)
         labels = torch.eye(CLASSES, device=args.device)[torch.arange(batch) % CLASSES]
@@ -87,29 +90,23 @@ def training(  # noqa: PLR0917
                 optimiser.zero_grad()
                 with _common.autocast(args) if fast else nullcontext():
                     embedding = form(wave)
-                value = scac_loss(loss(embedding), labels)
-                value.backward()
+                scac_loss(loss(embedding), labels).backward()
                 optimiser.step()
-                return value
+                return embedding
 
             return run
 
-        runs = [step(form, fast) for form, fast in zip(forms, (True, False), strict=True)]
-        flop = 0
-        if not args.no_plain:
+        runs = [step(form, fast) for form, fast in zip(forms, (True, False), strict=False)]
+        flop, note = 0, ""
+        if plain is not None:
             for form in forms:
-                form.eval()  # without dropout both must give the same gradients
-            flop, _ = _common.counted(runs[1])
-            reference = gradients(plain)
-            runs[0]()
-            scale = reference.abs().max()
+                form.eval()  # without dropout both must give the same embeddings and gradients
+            flop, reference = _common.counted(runs[1])
             exact = args.dtype == "float32"
-            print(
-                "gradients:",
-                _common.agreement(gradients(ours) / scale, reference / scale, atol=1e-3, cosine=0.99, exact=exact),
-            )
+            note = _common.outputs_agree(runs[0](), reference, exact=exact)
+            note += "; " + _common.gradients_agree(gradients(ours), gradients(plain), exact=exact)
         for form in forms:
             form.train()
-        measured = _common.side_by_side(runs[0], None if args.no_plain else runs[1], args.steps, args.device)
+        measured = _common.side_by_side(runs[0], runs[1] if plain is not None else None, args.steps, args.device)
         title = f"{type(ours).__name__} LoRA step, batch {batch}, {args.seconds:g} s clips, ours {args.dtype}"
-        _common.report(title, measured, items=1, unit="steps", flop=flop)
+        _common.report(title, measured, items=1, unit="steps", flop=flop, note=note)

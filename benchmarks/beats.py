@@ -6,6 +6,8 @@ The plain form writes the published mathematics down: filter bank of torchaudio 
 positional convolution, explicit attention matrices, PyTorch's dropout. Dropout is as published, layer drop off.
 """
 
+import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 
 import _common
@@ -15,7 +17,7 @@ import torchaudio
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from firstshot.networks.beats import PUBLISHED, BEATs, BEATsDims, buckets, from_published
+from firstshot.networks.beats import PUBLISHED, BEATs, BEATsDims, buckets
 from firstshot.networks.pooling import AttentiveStatisticsPooling
 
 
@@ -94,26 +96,27 @@ class PlainBEATs(nn.Module):
         return self(wave).mean(1)
 
 
-def both(device: str) -> tuple[BEATs, PlainBEATs]:
-    """Ours and the plain form with the same random weights."""
-    dims = replace(PUBLISHED, encoder_layerdrop=0.0)  # so that every step computes every layer
-    plain, ours = PlainBEATs(dims), BEATs(dims)
-    ssl.randomise(plain)
-    conv = "encoder.pos_conv"
-    published = {f"{conv}.parametrizations.weight.original0": f"{conv}.0.weight_g"}
-    published |= {f"{conv}.parametrizations.weight.original1": f"{conv}.0.weight_v", f"{conv}.bias": f"{conv}.0.bias"}
-    state = {published.get(name, name): tensor for name, tensor in plain.state_dict().items()}
-    ours.load_state_dict(from_published(__file__, state))
-    return ours.to(device), plain.to(device)
+def both(args: argparse.Namespace, dims: BEATsDims) -> tuple[BEATs, PlainBEATs | None]:
+    """Ours and, unless --no-plain, the plain form with the same random weights."""
+    dims = replace(dims, encoder_layerdrop=0.0)  # so that every step computes every layer
+    ours = BEATs(dims)
+    ssl.randomise(ours)
+    if args.no_plain:
+        return ours.to(args.device), None
+    plain, state = PlainBEATs(dims), ours.state_dict()
+    weight, normalised = state.pop("encoder.pos_conv.weight"), "encoder.pos_conv.parametrizations.weight.original"
+    state |= {f"{normalised}0": weight.norm(dim=(0, 1), keepdim=True), f"{normalised}1": weight}
+    plain.load_state_dict(state)
+    return ours.to(args.device), plain.to(args.device)
 
 
-def main() -> None:
-    args = _common.start(_common.parser(__doc__))
+def main(argv: Sequence[str] | None = None, dims: BEATsDims = PUBLISHED) -> None:
+    args = _common.start(_common.parser(__doc__), argv)
     if args.only != "train":
-        ssl.inference(args, *both(args.device), tolerance=1e-4, batches=[1, 8])
+        ssl.inference(args, *both(args, dims), batches=[1, 8])
     if args.only != "inference":
-        pooling = AttentiveStatisticsPooling(PUBLISHED.encoder_embed_dim)
-        ssl.training(args, *both(args.device), ["q_proj", "k_proj"], batches=[4], pooling=lambda: pooling)
+        pooling = AttentiveStatisticsPooling(dims.encoder_embed_dim)
+        ssl.training(args, *both(args, dims), ["q_proj", "k_proj"], batches=[4], pooling=pooling)
 
 
 if __name__ == "__main__":

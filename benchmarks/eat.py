@@ -6,6 +6,9 @@ The plain form writes the published mathematics down: filter bank of torchaudio 
 matrices, all rows in every block.
 """
 
+import argparse
+from collections.abc import Sequence
+
 import _common
 import _self_supervised as ssl
 import torch
@@ -86,21 +89,24 @@ class PlainEAT(nn.Module):
         return self(wave)[:, 0]
 
 
-def both(device: str) -> tuple[EAT, PlainEAT]:
-    """Ours and the plain form with the same random weights."""
-    plain, ours = PlainEAT(PUBLISHED), EAT(PUBLISHED)
-    ssl.randomise(plain)
-    ours.load_state_dict(plain.state_dict())
+def both(args: argparse.Namespace, dims: EATDims) -> tuple[EAT, PlainEAT | None]:
+    """Ours and, unless --no-plain, the plain form with the same random weights."""
+    ours = EAT(dims)
+    ssl.randomise(ours)
     ours.drop_path = DROP_PATH
-    return ours.to(device), plain.to(device)
+    if args.no_plain:
+        return ours.to(args.device), None
+    plain = PlainEAT(dims)
+    plain.load_state_dict(ours.state_dict())
+    return ours.to(args.device), plain.to(args.device)
 
 
-def main() -> None:
-    args = _common.start(_common.parser(__doc__))
+def main(argv: Sequence[str] | None = None, dims: EATDims = PUBLISHED) -> None:
+    args = _common.start(_common.parser(__doc__), argv)
     if args.only != "train":
-        ssl.inference(args, *both(args.device), tolerance=1e-4, batches=[1, 8])
+        ssl.inference(args, *both(args, dims), batches=[1, 8])
     if args.only != "inference":
-        ssl.training(args, *both(args.device), ["qkv"], batches=[8])
+        ssl.training(args, *both(args, dims), ["qkv"], batches=[8])
 
 
 if __name__ == "__main__":

@@ -4,15 +4,27 @@
     .venv/bin/python benchmarks/spec.py --batch 64 --only train --dtype bfloat16
 
 The plain form is the public toolkit's order of operations with features in PyTorch's default layout, always in float32;
-`--dtype bfloat16` changes ours. A training step is forward with batch statistics, loss and backward.
+`--dtype bfloat16` changes ours. A training step is forward with batch statistics, loss and backward. The last row sets
+the loader of the training stage beside the steps: where it is slower than they are, it starves the network.
 """
 
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
 import _common as common
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from firstshot.audio import SAMPLING_RATE
+from firstshot.loop import prefetch
 from firstshot.networks.spec import Spec, SpecDims, SpectrogramBranch, SpectrumBranch
+from firstshot.packed import PackedAudio, write_audio
+from firstshot.train import Batches, label
 
 
 def norm(layer: nn.Module, x: Tensor, training: bool) -> Tensor:
@@ -70,10 +82,53 @@ def plain(model: Spec, wave: Tensor) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-def main() -> None:
-    args = common.start(common.parser(__doc__, batch=64))
+def fed(args: argparse.Namespace, step: Callable[[Tensor], object], batch: int) -> None:
+    """Batches/s of the loader of the training stage, steps/s alone, and steps/s when the loader feeds them.
+
+    Recordings of one DCASE machine type, 10 s each, repeated and cropped to the length of a clip.
+    """
+    n_samples = int(SAMPLING_RATE * args.seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "train.arrow"
+        random = np.random.default_rng(0)
+        rows = (
+            {"clip": f"{i}", "section": "00", "domain": ("source", "target")[i % 2], "attributes": None,
+             "samples": random.integers(-3000, 3000, 10 * SAMPLING_RATE, dtype=np.int16)}
+            for i in range(args.clips)
+        )  # fmt: skip
+        write_audio(path, rows, machine="fan", split="train", sampling_rate=SAMPLING_RATE)
+        clips = label([PackedAudio.open(path)], [], {})
+        batches = Batches(clips, n_samples, batch, seed=0, pinned=args.device == "cuda")
+        whole = [at for at in range(10 * batches.per_epoch) if len(batches.rows(at)) == batch][: 2 * args.steps + 2]
+
+        def rate(waves: Iterable[Tensor], consume: Callable[[Tensor], object]) -> float:
+            """Times per second that a wave arrives and is consumed, after one for warming up."""
+            waves = iter(waves)
+            consume(next(waves).to(args.device))
+            common.wait(args.device)
+            begin = time.perf_counter()
+            for wave in waves:
+                consume(wave.to(args.device, non_blocking=True))
+            common.wait(args.device)
+            return (len(whole) - 1) / (time.perf_counter() - begin)
+
+        def loaded(consume: Callable[[Tensor], object]) -> float:
+            with prefetch(lambda i: batches(whole[i])[0], 0, len(whole), args.loader_threads) as waves:
+                return rate(waves, consume)
+
+        ready = batches(whole[0])[0].to(args.device)
+        loader, alone, together = loaded(lambda wave: wave), rate([ready] * len(whole), step), loaded(step)
+    print(f"\nSpec and its loader, batch {batch} x {args.seconds:g} s, {args.loader_threads} loader threads")
+    print(f"  loader alone {loader:.2f} batches/s, steps on a batch at hand {alone:.2f}/s, fed {together:.2f}/s")
+
+
+def main(argv: Sequence[str] | None = None, dims: SpecDims | None = None) -> None:
+    options = common.parser(__doc__, batch=64)
+    options.add_argument("--clips", type=int, default=1000, help="recordings that the loader reads (1000)")
+    options.add_argument("--loader-threads", type=int, default=2, help="threads of the loader (2)")
+    args = common.start(options, argv)
     exact = args.dtype == "float32"
-    model = Spec(SpecDims(), int(16_000 * args.seconds)).to(args.device)
+    model = Spec(dims or SpecDims(), int(SAMPLING_RATE * args.seconds)).to(args.device)
     for batch in args.batch:
         wave = common.wave(batch, args.seconds, args.device)
         with torch.no_grad():
@@ -83,28 +138,37 @@ def main() -> None:
             with common.autocast(args):
                 return model(wave)
 
-        def step(form: object, wave: Tensor = wave) -> Tensor:
+        def theirs(wave: Tensor = wave) -> Tensor:
+            return plain(model, wave)
+
+        def step(form: Callable[[Tensor], Tensor], wave: Tensor = wave) -> list[Tensor]:
             model.zero_grad()
-            embedding = ours() if form is ours else plain(model, wave)
-            embedding.float().square().mean().backward()
-            return embedding
+            form(wave).float().square().mean().backward()
+            return [p.grad for p in model.parameters() if p.grad is not None]
+
+        def beside(form: Callable[[], object]) -> Callable[[], object] | None:
+            return None if args.no_plain else form
 
         what = f"batch {batch} x {args.seconds:g} s, ours in {args.dtype}"
+        flop, note = 0, ""
+        if not args.no_plain:
+            model.eval()
+            with torch.no_grad():
+                flop, reference = common.counted(theirs)
+                note = common.outputs_agree(ours(), reference, exact=exact)
         if args.only != "train":
             model.eval()
             with torch.no_grad():
-                note = common.agreement(ours(), plain(model, wave), atol=1e-4, exact=exact)
-                flop = common.count_flop(lambda wave=wave: plain(model, wave))
-                form = lambda wave=wave: plain(model, wave)  # noqa: E731
-                measured = common.side_by_side(ours, form, args.steps, args.device)
+                measured = common.side_by_side(ours, beside(theirs), args.steps, args.device)
             common.report(f"Spec forward, {what}", measured, items=batch, unit="clips", flop=flop, note=note)
         if args.only != "inference":
             model.train()
-            a, b = step(ours), step(plain)
-            note = common.agreement(a, b, atol=1e-3, cosine=0.99, exact=exact)
-            flop = common.count_flop(lambda: step(plain))
-            measured = common.side_by_side(lambda: step(ours), lambda: step(plain), args.steps, args.device)
+            if not args.no_plain:
+                flop, reference = common.counted(lambda: step(theirs))
+                note += "; " + common.gradients_agree(step(ours), reference, exact=exact)
+            measured = common.side_by_side(lambda: step(ours), beside(lambda: step(theirs)), args.steps, args.device)
             common.report(f"Spec step, {what}", measured, items=1, unit="steps", flop=flop, note=note)
+            fed(args, lambda wave: step(ours, wave), batch)
 
 
 if __name__ == "__main__":
