@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from firstshot import submission
+from firstshot import cli, submission
 from firstshot.errors import UserError
 
 TEAM = {"label": "Lastname_Institute", "name": "firstshot", "authors": [{"lastname": "L", "firstname": "F"}]}
@@ -57,7 +57,7 @@ def package(tmp_path: Path) -> Path:
             for table in submission.system_decisions(decision_rows(machine), system, machine, Path("d.csv"))
         ]
         results = submission.development_results(metric_sections(), system)
-        about = {"abbreviation": system}
+        about = {"abbreviation": system, **submission.about(["noisy-org.spec", "enhanced-noisy.eat"])}
         submission.write_system(tmp_path / "task2", label, submission.meta(label, TEAM, about, results), tables)
     (tmp_path / "task2/Lastname_Institute_task2_1.technical_report.pdf").write_bytes(b"%PDF-1.4")
     return tmp_path
@@ -85,6 +85,7 @@ def test_a_package_has_the_official_tree_column_forms_and_row_order(package: Pat
     assert text.splitlines()[3:] == ["section_00_0003.wav,0", "section_00_0004.wav,1"]
     meta = yaml.safe_load((place / f"{LABELS[0]}.meta.yaml").read_text())
     assert meta["submission"]["label"] == LABELS[0]
+    assert meta["system"]["description"]["ensemble_method_subsystem_count"] == 2
     assert meta["results"]["development_dataset"]["fan"] == {"auc_source": 71.23, "auc_target": 50.0, "pauc": None}
 
 
@@ -163,6 +164,45 @@ def test_missing_and_foreign_machine_types_and_clips_are_found(package: Path) ->
     clips = {"ToyPet": [f"section_00_{i:04d}.wav" for i in range(6)]}
     found = errors(package, machines=MACHINES, clips=clips)
     assert any("lacks 1 clips of the test set, e.g. section_00_0005.wav" in finding for finding in found)
+
+
+def test_a_package_of_an_official_set_has_its_machine_types_numbers_and_names_of_clips(package: Path) -> None:
+    assert errors(package, counts={"ToyPet": 5, "Polisher": 5}) == []
+    found = errors(package, counts={"ToyPet": 200, "AutoTrash": 200})
+    assert any("has no scores of machine type AutoTrash" in finding for finding in found)
+    assert any("has scores of Polisher, which is not asked for" in finding for finding in found)
+    assert any("has 5 rows; the evaluation set has 200 clips" in finding for finding in found)
+    for name in (SCORE, DECISION):
+        replace(name, FIRST, "a.wav")(package)
+    found = errors(package, counts={"ToyPet": 5, "Polisher": 5})
+    assert any("names 'a.wav'; expected names such as section_00_0000.wav" in finding for finding in found)
+
+
+def test_the_command_expects_the_evaluation_set_of_a_year(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["validate-submission", str(package)]) == 1
+    assert "has no scores of machine type AutoTrash" in capsys.readouterr().out
+    assert cli.main(["validate-submission", str(package), "--other-set"]) == 0
+    assert cli.main(["validate-submission", str(package), "--year", "2031"]) == 1
+    assert "2031 is not in the table" in capsys.readouterr().err
+
+
+def test_a_member_that_is_in_the_zip_twice_is_found(package: Path, tmp_path: Path) -> None:
+    submission.write_zip(package / "task2", tmp_path / "a.zip")
+    name = f"task2/{SCORE.format(LABELS[0])}"
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as opened, pytest.warns(UserWarning, match="Duplicate name"):
+        opened.writestr(name, f"{FIRST},1.0\n")
+    assert any(f"{name}: is in the zip 2 times" in finding for finding in errors(tmp_path / "a.zip"))
+
+
+def test_the_yaml_states_what_a_system_is_made_of() -> None:
+    spec = submission.about(["noisy-org.spec"])
+    assert spec["external_datasets"] == [] and spec["description"]["embeddings"] == []
+    assert spec["description"]["aggregation_method"] is None and spec["description"]["external_data_usage"] == []
+    frozen = submission.about(["noisy-none.beats", "noisy-none.eat"])["description"]
+    assert (frozen["embeddings"], frozen["data_augmentation"]) == (["BEATs", "EAT"], None)
+    enhanced = submission.about(["enhanced-enhanced.spec"])
+    assert [entry["name"] for entry in enhanced["external_datasets"]] == ["BEATs", "AudioSet"]
+    assert enhanced["description"]["external_data_usage"] == ["pre-trained models", "noise"]
 
 
 def test_unsorted_rows_strange_files_and_a_missing_report_are_notes(package: Path) -> None:

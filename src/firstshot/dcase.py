@@ -107,6 +107,11 @@ def facts(year: int, machine: str, folder: Path | None = None) -> data.Facts:
     )
 
 
+def evaluation_counts(year: int) -> dict[str, int]:
+    """Number of test clips by machine type of a year's evaluation set."""
+    return dict.fromkeys(year_row(year)["evaluation"]["machines"], table()["test"])
+
+
 @dataclass(frozen=True)
 class Archive:
     """One zip of a Zenodo record. `holds`: the splits in it; `md5`: known beforehand, else None."""

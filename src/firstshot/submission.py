@@ -18,6 +18,7 @@ import io
 import math
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,9 +28,11 @@ import yaml
 
 from firstshot.errors import UNREADABLE_ZIP, UserError
 from firstshot.metric import as_float, harmonic_mean
+from firstshot.tables import FRONTENDS
 
 LABEL = re.compile(r"[A-Za-z][A-Za-z-]*_[A-Za-z0-9-]+_task2_[1-4]")
 CSV_NAME = re.compile(r"(anomaly_score|decision_result)_(.+)_section_(\d{2})_test\.csv")
+OFFICIAL_CLIP = re.compile(r"section_\d{2}_(?:test_)?\d{4}\.wav")
 MAX_SYSTEMS = 4
 MAX_ABBREVIATION = 10
 MAX_BYTES = 256 * 2**20  # of a package; the paper's four systems have 0.5 MB
@@ -84,8 +87,8 @@ def development_results(sections: Sequence[Mapping[str, str]], system: str) -> d
 def meta(label: str, team: Mapping[str, Any], system: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
     """Content of `<label>.meta.yaml`: what the package is called, who made it, how, and its development scores.
 
-    team: name, abbreviation, authors. system: entries of `description`, `complexity`, `external_datasets` and
-    `source_code` that differ from the general ones below.
+    team: name, abbreviation, authors. system: `name`, `abbreviation`, `description`, `complexity`,
+    `external_datasets` and `source_code`, as far as known; see `about`.
     """
     return {
         "submission": {
@@ -95,37 +98,57 @@ def meta(label: str, team: Mapping[str, Any], system: Mapping[str, Any], results
             "authors": list(team["authors"]),
         },
         "system": {
-            "description": {**DESCRIPTION, **system.get("description", {})},
+            "description": dict(system.get("description", {})),
             "complexity": {"total_parameters": None, "MACS": None, **system.get("complexity", {})},
-            "external_datasets": system.get("external_datasets", EXTERNAL),
+            "external_datasets": system.get("external_datasets", []),
             "source_code": system.get("source_code"),
         },
         "results": {"development_dataset": dict(results)},
     }
 
 
-DESCRIPTION: dict[str, Any] = {
-    "input_sampling_rate": "16kHz",
-    "data_augmentation": "mixup",
-    "front_end": "raw waveform",
-    "acoustic_features": ["spectrogram", "log-mel spectrogram", "amplitude spectrum"],
-    "embeddings": ["BEATs", "EAT", "SSLAM"],
-    "machine_learning_method": ["CNN", "transformer"],
-    "aggregation_method": "weighted average",
-    "domain_adaptation_method": None,
-    "domain_generalization_method": "SMOTE",
-    "ensemble_method_subsystem_count": None,
-    "decision_making": "percentile of a gamma distribution",
-    "attribute_usage": "class labels",
-    "external_data_usage": ["pre-trained models", "noise"],
-    "development_data_usage": "training",
+PAGES = {
+    "BEATs": "https://github.com/microsoft/unilm/tree/master/beats",
+    "EAT": "https://github.com/cwx-worst-one/EAT",
+    "SSLAM": "https://github.com/ta012/SSLAM",
+    "AudioSet": "https://research.google.com/audioset/",
 }
-EXTERNAL: list[dict[str, str]] = [
-    {"name": "AudioSet", "url": "https://research.google.com/audioset/"},
-    {"name": "BEATs", "url": "https://github.com/microsoft/unilm/tree/master/beats"},
-    {"name": "EAT", "url": "https://github.com/cwx-worst-one/EAT"},
-    {"name": "SSLAM", "url": "https://github.com/ta012/SSLAM"},
-]
+
+
+def about(singles: Sequence[str]) -> dict[str, Any]:
+    """What the yaml says of a system made of these single ones (`{audio}-{labels}.{frontend}`): `description` and
+    `external_datasets`.
+    """
+    parts = [re.split(r"[-.]", single) for single in singles]
+    networks = [FRONTENDS[name] for name in FRONTENDS if name != "spec" and any(part[2] == name for part in parts)]
+    spec, trained = any(part[2] == "spec" for part in parts), any(part[1] != "none" for part in parts)
+    enhanced = any(part[0] != "noisy" for part in parts)
+    # BEATs also guides enhancement and finds the pseudo labels.
+    guides = enhanced or any(part[1] in ("noisy", "enhanced") for part in parts)
+    used = [name for name in PAGES if name in networks or (name == "BEATs" and guides)]
+    used += ["AudioSet"] if used else []  # what they were trained on
+    return {
+        "description": {
+            "input_sampling_rate": "16kHz",
+            "data_augmentation": "mixup" if trained else None,
+            "front_end": "target signal enhancement" if enhanced else "raw waveform",
+            "acoustic_features": [
+                *(["spectrogram", "amplitude spectrum"] if spec else []),
+                *(["log-mel spectrogram"] if networks else []),
+            ],
+            "embeddings": networks,
+            "machine_learning_method": [*(["CNN"] if spec else []), *(["transformer"] if networks else [])],
+            "aggregation_method": "weighted average" if len(singles) > 1 else None,
+            "domain_adaptation_method": None,
+            "domain_generalization_method": "SMOTE",
+            "ensemble_method_subsystem_count": len(singles),
+            "decision_making": "percentile of a gamma distribution",
+            "attribute_usage": "class labels" if trained else None,
+            "external_data_usage": [*(["pre-trained models"] if used else []), *(["noise"] if enhanced else [])],
+            "development_data_usage": "training" if trained else None,
+        },
+        "external_datasets": [{"name": name, "url": PAGES[name]} for name in used],
+    }
 
 
 def write_system(folder: Path, label: str, content: Mapping[str, Any], tables: Sequence[Decisions]) -> None:
@@ -168,12 +191,17 @@ class Finding:
 
 
 def check_package(
-    package: Path, machines: Sequence[str] | None = None, clips: Mapping[str, Sequence[str]] | None = None
+    package: Path,
+    machines: Sequence[str] | None = None,
+    clips: Mapping[str, Sequence[str]] | None = None,
+    counts: Mapping[str, int] | None = None,
 ) -> list[Finding]:
     """Check a package, folder or zip, and return all findings; no error among them means it can be handed in.
 
-    machines: machine types that must be there (and no others); None: those of the first system. clips: file names of
-    the test clips by machine type, where known; otherwise the systems are compared with one another.
+    machines: machine types that must be there (and no others); None: those of `counts`, or of the first system.
+    clips: file names of the test clips by machine type, where known; otherwise the systems are compared with one
+    another. counts: number of test clips by machine type of an official evaluation set, whose clips have official
+    names.
     """
     found: list[Finding] = []
     files = _contents(package, found)
@@ -190,10 +218,11 @@ def check_package(
         found.append(Finding("error", package.name, f"holds {len(systems)} systems; at most {MAX_SYSTEMS} are allowed"))
     if not any(path.endswith(".pdf") for path in files):
         found.append(Finding("note", package.name, "holds no technical report (pdf), which the challenge asks for"))
-    expected = list(machines) if machines is not None else None
+    expected = list(machines) if machines is not None else list(counts) if counts is not None else None
     names: dict[tuple[str, str], set[str]] = {}
     for label, members in sorted(systems.items()):
         present = _check_system(label, members, clips or {}, names, found)
+        _check_official(label, members, counts or {}, found)
         expected = sorted(present) if expected is None else expected
         for machine in sorted(set(expected) - present):
             found.append(Finding("error", label, f"has no scores of machine type {machine}"))
@@ -216,6 +245,9 @@ def _contents(package: Path, found: list[Finding]) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(package) as opened:
             infos = [info for info in opened.infolist() if not info.is_dir()]
+            for name, count in Counter(info.filename for info in infos).items():
+                if count > 1:
+                    found.append(Finding("error", name, f"is in the zip {count} times"))
             if sum(info.file_size for info in infos) > MAX_BYTES:
                 raise UserError(f"{package} holds more than {MAX_BYTES >> 20} MB; this is no submission package")
             for info in infos:
@@ -275,6 +307,24 @@ def _check_system(
     return {machine for machine, _ in tables}
 
 
+def _check_official(label: str, content: Mapping[str, bytes], counts: Mapping[str, int], found: list[Finding]) -> None:
+    """Check the number and names of clips of an official evaluation set, which has one section."""
+    for name, body in content.items():
+        match = CSV_NAME.fullmatch(name)
+        if not match or match[2] not in counts:
+            continue
+        place, expected = f"{label}/{name}", counts[match[2]]
+        clips = [line.partition(",")[0] for line in body.decode("utf-8", errors="replace").splitlines() if line]
+        if match[3] != "00":
+            found.append(Finding("error", place, f"is of section {match[3]}; the evaluation set has section 00 only"))
+        if len(clips) != expected:
+            found.append(Finding("error", place, f"has {len(clips)} rows; the evaluation set has {expected} clips"))
+        if foreign := [clip for clip in clips if not OFFICIAL_CLIP.fullmatch(clip)]:
+            found.append(
+                Finding("error", place, f"names {foreign[0]!r}; expected names such as section_{match[3]}_0000.wav")
+            )
+
+
 def _section(file: str, otherwise: str) -> str:
     match = re.match(r"section_(\d{2})_", file)
     return match[1] if match else otherwise
@@ -306,7 +356,7 @@ def _check_rows(place: str, body: bytes, form: str, found: list[Finding]) -> lis
             error(f"line {number}: decision {value!r} of {name}; expected 0 or 1")
         elif form == "anomaly_score" and not _finite(value):
             error(f"line {number}: score {value!r} of {name}; expected a finite number")
-    if double := sorted({name for name in names if names.count(name) > 1}):
+    if double := sorted(name for name, count in Counter(names).items() if count > 1):
         error(f"names {double[0]} more than once")
     if names != sorted(names):
         found.append(Finding("note", place, "is not sorted by clip name; the evaluator sorts it"))

@@ -4,7 +4,8 @@
 rule submission:
     input:
         decisions=[f"{R}/metric/{machine}.decisions.csv" for machine in submitted_machines()],
-        development=[f"{R}/metric/{machine}.csv" for machine in sets().get("development", PLAN.machines)],
+        development=[f"{R}/metric/{machine}.csv" for machine in sets().get("development", [])],
+        truth=[truth(machine) for machine in submitted_machines()],
     output:
         package=f"{R}/submission/submission.zip",
         folder=directory(f"{R}/submission/task2"),
@@ -17,9 +18,18 @@ rule submission:
     conda:
         ENVIRONMENT
     params:
-        settings=canonical({"systems": PLAN.submissions, "team": config["report"]["team"]}),
+        settings=canonical(
+            {
+                "systems": PLAN.submissions,
+                "team": config["report"]["team"],
+                "ensemble": {"weights": config["ensemble"]["weights"]}
+                | {"frozen_weights": config["ensemble"]["frozen_weights"]}
+                | {"systems": [{k: v for k, v in system.items() if k != "label"} for system in PLAN.systems]},
+            }
+        ),
         code=code("scripts.submission"),
         development=lambda w, input: given("--development", input.development),
     shell:
-        "program submission --decisions {input.decisions:q} {params.development} --out {output.package:q}"
+        "program submission --decisions {input.decisions:q} {params.development} --truth {input.truth:q}"
+        " --out {output.package:q}"
         " --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"

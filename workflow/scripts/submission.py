@@ -14,17 +14,21 @@ def main() -> None:
     parser.add_argument(
         "--development", type=Path, nargs="*", default=[], metavar="CSV", help="metrics of machine types"
     )
+    parser.add_argument(
+        "--truth", type=Path, nargs="+", required=True, metavar="CSV", help="{machine}.csv, for the clips' names"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="ZIP", help="beside it the same as folder task2")
     args = job.parse(parser)
     outputs = {"zip": args.out, "folder": args.out.with_name("task2")}
-    inputs = {"decisions": args.decisions, "development": args.development}
+    inputs = {"decisions": args.decisions, "development": args.development, "truth": args.truth}
     with job.artefact(outputs, inputs=inputs, params=args.params) as artefact:
         # Decisions have the side file of their machine type's metrics.
         metrics = [path.with_name(path.name.replace(".decisions.csv", ".csv")) for path in args.decisions]
         lineage.of_one_making(dict.fromkeys([*metrics, *args.development]))
         if not artefact.needed:
             return
-        from firstshot import metric, submission
+        from firstshot import ensemble, metric, submission
+        from firstshot.config import layered
 
         team, folder = args.params["team"], artefact.path("folder")
         read = {
@@ -32,7 +36,13 @@ def main() -> None:
             for path in args.decisions
         }
         development = [row for path in args.development for row in metric.read_rows(path, metric.SECTION_COLUMNS)]
-        for number, system in enumerate(args.params["systems"], start=1):
+        settings = args.params["ensemble"]
+        ids = {system["id"] for system in settings["systems"]}
+        singles = {row["system"] for _, rows in read.values() for row in rows} - ids
+        mixed = ensemble.members(settings["systems"], settings["weights"], settings["frozen_weights"], singles)
+        submitted, given = args.params["systems"], team.get("system", {})
+        general = {name: value for name, value in given.items() if name not in submitted}
+        for number, system in enumerate(submitted, start=1):
             label = f"{team['label']}_task2_{number}"
             tables = [
                 table
@@ -40,10 +50,16 @@ def main() -> None:
                 for table in submission.system_decisions(rows, system, machine, path)
             ]
             results = submission.development_results(development, system)
-            about = {"name": f"{team['name']} {system}", "abbreviation": system, **team.get("system", {})}
+            about = layered(
+                {"name": f"{team['name']} {system}", "abbreviation": system},
+                submission.about(ensemble.singles_of(system, mixed)),
+                general,
+                given.get(system, {}),
+            )
             submission.write_system(folder, label, submission.meta(label, team, about, results), tables)
         submission.write_zip(folder, artefact.path("zip"))
-        findings = submission.check_package(artefact.path("zip"), list(read))
+        clips = {path.stem: metric.read_truth(path).file for path in args.truth}
+        findings = submission.check_package(artefact.path("zip"), list(read), clips)
         for finding in findings:
             job.say(str(finding))
         if errors := [finding for finding in findings if finding.severity == "error"]:
