@@ -353,6 +353,10 @@ def longer(folder: Path) -> None:
     write(folder / TESTED, noise(1.5))
 
 
+def longer_than_is_heard(folder: Path) -> None:
+    write(folder / TESTED, noise(12.5))
+
+
 def contradicted(folder: Path) -> None:
     (folder / "fan/attributes_00.csv").write_text(f"file_name,d1p,d1v\n{LEARNT},speed,7\n")
 
@@ -362,10 +366,11 @@ def contradicted(folder: Path) -> None:
     [
         (another_rate, "clips brought to 16000 Hz; found 11 at 16000 Hz, 1 at 48000 Hz"),
         (longer, r"1 of 12 clips are not 1\.00 s long like most \(.*\)\. They are used as they are"),
+        (longer_than_is_heard, r"1 clips are longer than train\.clip_seconds, 12 s: .*Raise it, or cut the clips"),
         (contradicted, r"attributes_00\.csv contradicts the file names for 1 clips .*The names are used"),
         (renamed(Path(LEARNT).stem + "_speed_7.wav"), "fan: 1 class has one training clip each .*add clips"),
     ],
-    ids=["sampling rate", "length", "attributes csv", "class with one clip"],
+    ids=["sampling rate", "length", "unheard end", "attributes csv", "class with one clip"],
 )
 def test_odd_recordings_are_told_before_any_job_and_used(tmp_path, spoil, message):
     recordings(tmp_path)

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +19,9 @@ from firstshot.packed import PackedAudio
 SCRIPTS = Path(__file__).parents[1] / "workflow" / "scripts"
 
 
-def record(path: Path, seed: int, rate: int = 16000, channels: int = 1, seconds: int = 1) -> None:
+def record(path: Path, seed: int, rate: int = 16000, channels: int = 1) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.random.default_rng(seed).uniform(-0.5, 0.5, (seconds * rate, channels)), rate)
+    soundfile.write(path, np.random.default_rng(seed).uniform(-0.5, 0.5, (rate, channels)), rate)
 
 
 def run(script: str, **options: object) -> subprocess.CompletedProcess:
@@ -131,21 +132,19 @@ def test_lists_of_clips_and_of_noise_record_what_they_were_made_from(tmp_path):
     assert not set(keys()) & set(before)
 
 
-def test_lengths_of_the_packed_clips_are_listed_and_odd_ones_told(tmp_path):
-    for number, seconds in enumerate((1, 3)):
-        record(tmp_path / f"press/train/section_00_source_train_normal_{number:04d}.wav", number, seconds=seconds)
-        record(tmp_path / f"press/test/section_00_{number:04d}.wav", 10 + number)
-    index_and_pack(tmp_path / "press", machine="press", folder=tmp_path)
-    sides = [tmp_path / f"press/{name}.json" for name in ("manifest", "train", "supplemental", "test")]
-    arguments = ["--sides", *map(str, sides), "--out", str(tmp_path / "clips.csv"), "--params", '{"clip_seconds": 2}']
-    command = [sys.executable, SCRIPTS / "data_clips.py", *arguments]
-    program = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert (tmp_path / "clips.csv").read_text().splitlines()[1:] == [
-        "press,train,2,1.0,3.0", "press,supplemental,0,0,0", "press,test,2,1.0,1.0",
-    ]  # fmt: skip
-    assert "warning: press, train: clips of 1 to 3 s; they are used as they are" in program.stderr
-    assert "clips of up to 3 s, of which a random part of train.clip_seconds (2 s) is heard" in program.stderr
-    assert "press, test" not in program.stderr
+def test_training_clips_are_packed_only_where_all_clips_are_sound(tmp_path):
+    for split, number in (("train", 0), ("train", 1), ("test", 2)):
+        record(tmp_path / f"press/{split}/section_00_source_{split}_normal_{number:04d}.wav", number)
+    options = {"folder": tmp_path, "machine": "press", "params": '{"channel": 0}'}
+    broken = tmp_path / "press/test/section_00_source_test_normal_0002.wav"
+    for spoil, told in (
+        (lambda: soundfile.write(broken, np.zeros(16000), 16000), "0002.wav: silent"),
+        (lambda: shutil.copy(tmp_path / "press/train/section_00_source_train_normal_0000.wav", broken), "of another"),
+    ):
+        spoil()
+        program = run("data_pack.py", split="train", out=tmp_path / "train.arrow", **options)
+        assert program.returncode == 1 and told in program.stderr
+        assert not (tmp_path / "train.arrow").exists()
 
 
 def test_bad_input_ends_a_program_with_one_message_and_no_output(tmp_path):

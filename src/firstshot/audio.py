@@ -199,13 +199,28 @@ def read_clips(folder: Path, rows: Iterable[Mapping[str, str]], channel: Channel
         yield {key: row.get(key) for key in ("clip", "section", "domain", "attributes", "kind")} | {
             "samples": as_int16(wave)
         }
-    if broken:
-        more = f"\n… and {len(broken) - PROBLEMS_SHOWN} more" if len(broken) > PROBLEMS_SHOWN else ""
-        raise UserError("\n".join(broken[:PROBLEMS_SHOWN]) + more)
+    _refuse(broken)
     warn_of_rates(folder, rates)
     warn_of_lengths(folder, seconds)
     if clipped:
         log.warning("%s: %d clips exceed full scale and were clipped (%s).", folder, len(clipped), _some(clipped))
+
+
+def refuse_broken(files: Iterable[Path], channel: Channel = 0) -> None:
+    """Raise one UserError for all of the files that `decode` refuses."""
+    broken = []
+    for file in files:
+        try:
+            decode(file, channel=channel)
+        except UserError as error:
+            broken.append(str(error))
+    _refuse(broken)
+
+
+def _refuse(broken: list[str]) -> None:
+    if broken:
+        more = f"\n… and {len(broken) - PROBLEMS_SHOWN} more" if len(broken) > PROBLEMS_SHOWN else ""
+        raise UserError("\n".join(broken[:PROBLEMS_SHOWN]) + more)
 
 
 def _some(names: list[str]) -> str:
@@ -229,6 +244,13 @@ def warn_of_lengths(folder: Path | str, seconds: Mapping[str, float]) -> None:
         odd = [f"{path} {length:.2f} s" for path, length in seconds.items() if round(length, 2) != usual]
         log.warning("%s: %d of %d clips are not %.2f s long like most (%s). They are used as they are.",
                     folder, len(odd), len(seconds), usual, _some(odd))  # fmt: skip
+
+
+def warn_of_unheard(what: str, seconds: Mapping[str, float], heard: float) -> None:
+    """Warn of clips of more than `heard` seconds; `seconds` by path."""
+    if longer := [path for path, length in seconds.items() if length > heard + 0.005]:
+        log.warning("%s: %d clips are longer than train.clip_seconds, %g s: of test clips the beginning is heard (%s). "
+                    "Raise it, or cut the clips.", what, len(longer), heard, _some(longer))  # fmt: skip
 
 
 # -- pool of out-of-domain noise ---------------------------------------------------------------------------------------

@@ -31,11 +31,14 @@ def problems(
         plan = configs.Plan(config)
         found += configs.missing(plan)
         found += _checkpoints(config, plan.checkpoints)
+        if plan.strategies and "spec" in plan.frontends_run:
+            found += _spec(config["train"])
         notices += plan.notices
     except UserError as error:
         found.append(" ".join(str(error).split()))
     with _warnings() as warnings:
-        found += _recordings(config["data"], _present(config, config["machines"]), progress)
+        heard = config["train"]["clip_seconds"]
+        found += _recordings(config["data"], _present(config, config["machines"]), heard, progress)
     return list(dict.fromkeys(found)), [*notices, *warnings]  # once, what the plan found in the recordings as well
 
 
@@ -71,6 +74,18 @@ def _checkpoints(config: Mapping[str, Any], used: Iterable[str]) -> list[str]:
     return found
 
 
+def _spec(settings: Mapping[str, Any]) -> list[str]:
+    """Whether Spec can be made for clips of this length."""
+    from firstshot import audio
+    from firstshot.networks import frontend
+
+    try:
+        frontend.build("spec", settings["spec"], n_samples=round(settings["clip_seconds"] * audio.SAMPLING_RATE))
+    except UserError as error:
+        return [f"train.clip_seconds {settings['clip_seconds']:g}: {error}"]
+    return []
+
+
 def _present(config: Mapping[str, Any], machines: Sequence[str]) -> list[str]:
     """Machine types whose recordings are on disk and not made by the workflow itself."""
     if config["data"]["source"] == "dcase":
@@ -80,8 +95,9 @@ def _present(config: Mapping[str, Any], machines: Sequence[str]) -> list[str]:
     return list(machines) if listed else []
 
 
-def _recordings(settings: Mapping[str, Any], machines: Sequence[str], progress: Progress) -> list[str]:
-    """Recordings that the data stage would refuse, every file decoded; warns of what it would warn of."""
+def _recordings(settings: Mapping[str, Any], machines: Sequence[str], heard: float, progress: Progress) -> list[str]:
+    """Recordings that the data stage would refuse, every file decoded; warns of what it would warn of, and of clips of
+    more than `heard` seconds."""
     from firstshot import audio
 
     folder = Path(settings["folder"])
@@ -110,4 +126,5 @@ def _recordings(settings: Mapping[str, Any], machines: Sequence[str], progress: 
     for machine in listed:
         audio.warn_of_rates(machine, rates[machine])
         audio.warn_of_lengths(machine, seconds[machine])
+        audio.warn_of_unheard(machine, seconds[machine], heard)
     return found

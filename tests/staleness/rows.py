@@ -31,7 +31,7 @@ ORG, PSEUDO = "noisy-org", "enhanced-enhanced"
 STRATEGIES = (ORG, PSEUDO)
 FRONTENDS = ("spec", "eat")
 # Outputs of these stages are cheaper to make than to keep, so they are computed whenever they are planned.
-NOT_STORED = ("data_index", "data_clips", "noise_index", "ensemble", "report_machine", "report_summary")
+NOT_STORED = ("data_index", "noise_index", "ensemble", "report_machine", "report_summary")
 
 
 # ------------------------------------------------------------------------------------------------------- sets of jobs
@@ -351,15 +351,15 @@ PAGES = jobs("report_machine/hammer", "report_machine/spindle", FRONT_PAGE)
 TWO_SEEDS = jobs(trained(seeds=[1]), embedded(), SCORES_AGAIN)
 SPINDLE_ENHANCED = jobs("data_pack/spindle/supplemental", enhanced(SPINDLE), below_training([PSEUDO]))
 RELAY_SCORED = jobs(
-    "data_index/relay", "data_clips", packed(RELAY), embedded(machines=[RELAY]), scored(machines=[RELAY]),
+    "data_index/relay", packed(RELAY), embedded(machines=[RELAY]), scored(machines=[RELAY]),
     combined([RELAY]),
 )  # fmt: skip
 RELAY_JOINED = jobs(
-    "data_index/relay", "data_clips", packed(RELAY), trained(), embedded(machines=ALL_THREE),
+    "data_index/relay", packed(RELAY), trained(), embedded(machines=ALL_THREE),
     scored(machines=ALL_THREE), combined(ALL_THREE),
 )  # fmt: skip
 NEW_TEST_CLIP = jobs(
-    "data_index/hammer", "data_clips", "data_pack/hammer/test", "enhance_apply/hammer/test",
+    "data_index/hammer", "data_pack/hammer/test", "enhance_apply/hammer/test",
     embedded(machines=[HAMMER]), scored(machines=[HAMMER]), combined([HAMMER]),
 )  # fmt: skip
 POOLS = [{"name": HAMMER, "machines": [HAMMER]}, {"name": SPINDLE, "machines": [SPINDLE]}]
@@ -557,27 +557,27 @@ ROWS = [
     Row(
         "a new training clip of the enhanced machine type",
         new_clip(HAMMER, "train"),
-        jobs("data_index/hammer", "data_clips", "data_pack/hammer/train", EVERYTHING_LEARNT),
+        jobs("data_index/hammer", "data_pack/hammer/train", EVERYTHING_LEARNT),
         base="recordings",
     ),
     Row(
         "a new training clip of another machine type, a non-target of the enhanced one",
         new_clip(SPINDLE, "train"),
-        jobs("data_index/spindle", "data_clips", "data_pack/spindle/train", EVERYTHING_LEARNT),
+        jobs("data_index/spindle", "data_pack/spindle/train", EVERYTHING_LEARNT),
         base="recordings",
     ),
     Row(
         "a new supplemental clip",
         new_clip(HAMMER, "supplemental"),
-        jobs("data_index/hammer", "data_clips", "data_pack/hammer/supplemental", BELOW_ENHANCEMENT),
+        jobs("data_index/hammer", "data_pack/hammer/supplemental", BELOW_ENHANCEMENT),
         base="recordings",
     ),
     Row(
         "a new supplemental clip of a skipped machine type: its manifest and truth come of one job",
         new_clip(SPINDLE, "supplemental"),
-        jobs("data_index/spindle", "data_clips", measured([SPINDLE])),
+        jobs("data_index/spindle", measured([SPINDLE])),
         base="recordings",
-        computed=not_stored(jobs("data_index/spindle", "data_clips", measured([SPINDLE]))),
+        computed=not_stored(jobs("data_index/spindle", measured([SPINDLE]))),
     ),
     Row("a new noise clip (the folder is listed once only)", new_noise, NOTHING, base="recordings"),
     Row(
@@ -651,8 +651,8 @@ ROWS = [
     Row(
         "the scored machine type removed",
         config_as_before,
-        jobs("data_clips", OVER_ALL),
-        computed=jobs("data_clips", FRONT_PAGE),
+        OVER_ALL,
+        computed=FRONT_PAGE,
         base="recordings",
         follows=True,
     ),
@@ -666,7 +666,7 @@ ROWS = [
     Row(
         "then a new training clip of another machine type",
         new_clip(SPINDLE, "train"),
-        jobs("data_index/spindle", "data_clips", "data_pack/spindle/train", below_training()),
+        jobs("data_index/spindle", "data_pack/spindle/train", below_training()),
         base="recordings",
         follows=True,
     ),
@@ -683,7 +683,7 @@ ROWS = [
     Row(
         "then a new training clip: its pool only",
         new_clip(HAMMER, "train"),
-        jobs("data_index/hammer", "data_clips", "data_pack/hammer/train", enhanced(), CLUSTERED, alone(HAMMER)),
+        jobs("data_index/hammer", "data_pack/hammer/train", enhanced(), CLUSTERED, alone(HAMMER)),
         base="recordings",
         follows=True,
     ),
@@ -692,7 +692,6 @@ ROWS = [
         new_clip(SPINDLE, "train"),
         jobs(
             "data_index/spindle",
-            "data_clips",
             "data_pack/spindle/train",
             enhanced(),
             CLUSTERED,

@@ -2,7 +2,6 @@
 SOURCE = config["data"]["source"]
 FOLDER = f"{R}/synthetic" if SOURCE == experiment.SYNTHETIC else config["data"]["folder"]
 CLIPS = config["data"]["manifest"] if SOURCE == "manifest" else ""
-AWAITED = config["frontends_kept"] or PLAN.machines  # machine types whose recordings are packed before any long job
 LISTED = SOURCE in ("folder", "manifest") and not experiment.missing_recordings(config)
 
 
@@ -28,8 +27,8 @@ rule data_synthesise:
         " --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"
 
 
-# What is wrong with names, listing and copies of the recordings comes to light here, what is wrong with their sound in
-# data_pack. Both go first.
+# Mistakes in the recordings come to light in this job and in data_pack, so both go first. Warnings, and progress and
+# licence of a download, are shown as well.
 rule data_index:
     input:
         made=before_listing(),
@@ -62,16 +61,16 @@ rule data_index:
         folder=FOLDER,
         source=given("--clips", [CLIPS] if CLIPS else [])
         + given("--fetch", [config["data"]["year"]] if SOURCE == "dcase" else []),
-        # Progress and licence of a download are shown as well.
-        shown="|& tee" if SOURCE == "dcase" else "&>",
     shell:
         "program data_index --machine {wildcards.machine} --folder {params.folder:q} {params.source}"
         " --manifest {output.manifest:q} --truth {output.truth:q}"
-        " --params {params.settings:q} --code {params.code:q} {params.shown} {log:q}"
+        " --params {params.settings:q} --code {params.code:q} |& tee {log:q}"
 
 
 # A local folder's clips are inputs themselves, split by split, and the manifest is not: a new test clip leaves the
 # training clips as they are. Snakemake would not look at a job whose only planned input is ancient().
+# Long jobs wait for training clips alone (an ancient() test file among their inputs would hide other changes from
+# Snakemake), so it is these that are not packed where any clip of the machine type is broken.
 rule data_pack:
     input:
         manifest=lambda w: [] if LISTED else f"{R}/data/{w.machine}/manifest.csv",
@@ -105,32 +104,6 @@ rule data_pack:
         "program data_pack --machine {wildcards.machine} --split {wildcards.split} --folder {params.folder:q}"
         " {params.source} --out {output.audio:q}"
         " --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"
-
-
-# One row per packed file. Long jobs wait for it, so that a broken recording is told before any of them, whatever machine
-# type it is of. What it says is worth a look, so it is shown as well.
-rule data_clips:
-    input:
-        sides=[
-            *(f"{R}/data/{machine}/manifest.json" for machine in AWAITED),
-            *(f"{R}/data/{machine}/{split}.json" for machine in AWAITED for split in ("train", "test")),
-            *(f"{R}/data/{machine}/supplemental.json" for machine in AWAITED if machine in PLAN.enhanced),
-        ],
-    output:
-        clips=f"{R}/data/clips.csv",
-        side=f"{R}/data/clips.json",
-    log:
-        f"{LOGS}/data_clips.log",
-    priority: 100
-    localrule: True
-    conda:
-        ENVIRONMENT
-    params:
-        settings=settings(config["train"], "clip_seconds"),
-        code=code("scripts.data_clips"),
-    shell:
-        "program data_clips --sides {input.sides:q} --out {output.clips:q}"
-        " --params {params.settings:q} --code {params.code:q} 2>&1 | tee {log:q}"
 
 
 # The folder may hold millions of files: it is listed once, by this job, and never while planning.

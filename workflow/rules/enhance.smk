@@ -9,7 +9,6 @@ rule enhance_train:
         non_target=lambda w: big(non_target(w.machine)),
         noise=ancient(f"{R}/noise/index.csv"),
         beats=checkpoint_file("beats"),
-        checked=checked(),
         sides=lambda w: sides([packed(w.machine, "train"), packed(w.machine, "supplemental"), *non_target(w.machine)])
         + [f"{R}/noise/index.json"]
         + checkpoint_side("beats"),

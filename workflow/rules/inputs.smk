@@ -106,12 +106,6 @@ def label_files(pool, labels):
     ]
 
 
-def checked():
-    """Input of the first long jobs: only when all recordings are packed, and so known to be sound, do they begin. What
-    it says makes nothing stale. Sounds that the workflow makes itself need no check."""
-    return [] if SOURCE == experiment.SYNTHETIC else ancient(f"{R}/data/clips.csv")
-
-
 def trained_on(pool):
     return next(listed.machines for listed in PLAN.pools if listed.name == pool)
 

@@ -23,7 +23,6 @@ rule train:
         enhanced=lambda w: big(heard(w, "enhanced")),
         labels=lambda w: [f"{stem}.csv" for stem in label_files(w.pool, labels_of(w.strategy))],
         checkpoint=lambda w: checkpoint_file(w.frontend),
-        checked=checked(),
         sides=lambda w: sides(dict.fromkeys([*heard(w, "noisy"), *heard(w, "enhanced")])) + checkpoint_side(w.frontend),
     output:
         model=f"{R}/train/{{pool}}/{{strategy}}/{{frontend}}/seed{{seed}}.safetensors",

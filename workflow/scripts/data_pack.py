@@ -1,9 +1,7 @@
 """Decode, check and pack the clips of one machine type and split into a memory-mapped Arrow file."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from firstshot import data, job
 
@@ -17,31 +15,35 @@ def main() -> None:
     parser.add_argument("--split", choices=data.SPLITS, required=True)
     parser.add_argument("--out", type=Path, required=True, help="Arrow file to write")
     args = job.parse(parser)
-    rows = index(args)
+    found = index(args)
+    rows = [row for row in found if row["split"] == args.split]
     # The rows hold the clips' digests: the same clips are the same work, whatever became of the other splits.
     params = {"channel": args.params["channel"], "clips": hashlib.sha256(job.canonical(rows).encode()).hexdigest()}
     with job.artefact({"audio": args.out}, params=params) as artefact:
         if artefact.needed:
             from firstshot import audio, packed
 
-            seconds: list[float] = []
-
-            def clips() -> Iterator[dict[str, Any]]:
-                for clip in audio.read_clips(args.folder, rows, args.params["channel"]):
-                    seconds.append(round(len(clip["samples"]) / audio.SAMPLING_RATE, 2))
-                    yield clip
-
+            if (
+                args.split == "train"
+            ):  # all long jobs need it, so it is not there before all clips are known to be sound
+                others = [args.folder / row["path"] for row in found if row["split"] != args.split]
+                audio.refuse_broken(others, args.params["channel"])
+            clips = audio.read_clips(args.folder, rows, args.params["channel"])
             sizes = {"machine": args.machine, "split": args.split, "sampling_rate": audio.SAMPLING_RATE}
-            packed.write_audio(artefact.path("audio"), clips(), **sizes)
-            artefact.note(clips=len(seconds), shortest_s=min(seconds, default=0), longest_s=max(seconds, default=0))
+            artefact.note(clips=packed.write_audio(artefact.path("audio"), clips, **sizes))
 
 
 def index(args) -> list[dict[str, str]]:
+    """Rows of the split at least; with the training clips come all."""
     if args.manifest:
-        return [row for row in data.read_csv(args.manifest) if row["split"] == args.split]
+        return data.read_csv(args.manifest)
     kind = args.params.get("supplement_kind")
     listed = data.clips(args.folder, args.machine, manifest=args.clips, kind=kind)
-    return data.index_split(args.folder, listed, args.split)
+    return (
+        data.index(args.folder, listed)[0]
+        if args.split == "train"
+        else data.index_split(args.folder, listed, args.split)
+    )
 
 
 if __name__ == "__main__":
