@@ -2,15 +2,16 @@
 
     .venv/bin/python benchmarks/packed.py --clips 1300 --seconds 10
 
-prints the packing rate (digest, decoding, checks, Arrow file) and the time to read every clip as float32 in random
-order, as training does, from wav files and from the packed file, after checking that both give the same samples. The
-files are in the page cache both times.
+prints the rates of unpacking an archive as it is fetched, of packing (digest, decoding, checks, Arrow file), and of
+reading every clip as float32 in random order, as training does, from wav files and from the packed file, after checking
+that both give the same samples. The files are in the page cache both times.
 """
 
 import argparse
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import _common
 import numpy as np
 import soundfile
 
-from firstshot import audio, data
+from firstshot import audio, data, dcase
 from firstshot.packed import PackedAudio, write_audio
 
 
@@ -50,6 +51,14 @@ def main(argv: Sequence[str] | None = None) -> None:
                 path = folder / "fan" / split / f"section_00_source_{split}_normal_{i:04d}_n_A.wav"
                 soundfile.write(path, wave, audio.SAMPLING_RATE)
         megabytes = args.clips * args.seconds * audio.SAMPLING_RATE * 2 / 1e6
+
+        with zipfile.ZipFile(folder / "fan.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in sorted((folder / "fan").rglob("*.wav")):
+                archive.write(path, path.relative_to(folder))
+        start = time.perf_counter()
+        dcase.unpack(folder / "fan.zip", "fan", folder / "unpacked")
+        unpacking = time.perf_counter() - start
+        print(f"unpack   {args.clips / unpacking:8.0f} clips/s {megabytes / unpacking:8.0f} MB/s")
 
         start = time.perf_counter()
         rows, _ = data.index(folder, data.clips(folder, "fan"))

@@ -72,6 +72,12 @@ def test_forms_that_disagree_are_not_timed(load: Any) -> None:
         common.gradients_agree([x], [x + 0.01], exact=True)
 
 
+def test_scoring_metrics_and_tables_are_timed(capsys: pytest.CaptureFixture[str], load: Any) -> None:
+    load("metric").main(["--machines", "1", "--resamples", "2"])
+    said = capsys.readouterr().out
+    assert "scoring one machine type and system: " in said and "1 machine types, 55 systems, " in said
+
+
 def test_packed_clips_are_compared_before_reading_is_timed(
     capsys: pytest.CaptureFixture[str], load: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

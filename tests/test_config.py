@@ -26,9 +26,22 @@ def plan(given: dict[str, Any], **facts: data.Facts) -> config.Plan:
     return config.Plan(given, {machine: facts.get(machine, FACTS) for machine in given["machines"]})
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "config").glob("*.yaml")))
-def test_every_config_of_the_repository_fits_the_schema(name: str) -> None:
-    config.check(config.load(ROOT / "config/config.yaml", ROOT / f"config/{name}.yaml"), SCHEMA)
+@pytest.mark.parametrize("file", sorted((ROOT / "config").rglob("*.yaml")), ids=lambda file: file.stem)
+def test_every_config_of_the_repository_fits_the_schema(file: Path) -> None:
+    given = config.load(ROOT / "config/config.yaml", file)
+    config.check(given, SCHEMA)
+    if file.parent.name == "ablations":
+        assert given["experiment"] == f"ablation-{file.stem}" and given != FULL | {"experiment": given["experiment"]}
+
+
+def test_every_switch_where_the_paper_is_open_has_an_ablation() -> None:
+    files = [config.load(file) for file in (ROOT / "config/ablations").glob("*.yaml")]
+    assert [given["score"]["distance"] for given in files if "score" in given] == ["sqrt"]
+    targets = {given.get("pseudo_label", {}).get("target") for given in files}
+    assert targets == {"predict", "joint", None}
+    assert {key for given in files for key in given.get("pseudo_label", {})} == {"covariance", "target", "machines"}
+    assert {key for given in files for key in given.get("ensemble", {})} == {"standardise", "frozen_weights"}
+    assert [given["train"]["beats"]["lora"]["targets"] for given in files if "train" in given] == [["q_proj", "v_proj"]]
 
 
 def test_every_object_of_the_schema_refuses_unknown_keys_and_describes_its_own() -> None:
