@@ -25,7 +25,10 @@ def main() -> None:
             attributes = dcase.revealed_attributes(args.year, path.stem, args.folder, source)
             labels = {row["clip"]: row["label"] for row in metric.read_rows(path, ("clip", "label"))}
             named = {"machine": path.stem, "audio": path.parent.name}
-            rows.append(named | tables.label_agreement(labels, attributes))
+            agreement = tables.label_agreement(labels, attributes)
+            if not agreement["clips"]:
+                job.say(f"warning: {path} and the revealed attributes name no clip in common")
+            rows.append(named | agreement)
         metric.write_rows(artefact.path("agreement"), rows, COLUMNS)
 
 
