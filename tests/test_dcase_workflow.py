@@ -53,7 +53,7 @@ def finished(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = Run.fresh(tmp_path_factory.mktemp("dcase") / "run")
     run.configure("dcase.yaml", **overlay(site))
     run.experiment = "dcase"
-    run.snakemake()
+    (run.folder / "printed.txt").write_text(run.snakemake())
     return run
 
 
@@ -75,7 +75,11 @@ def test_archives_become_recordings_and_are_pinned(finished: Run, site: Site) ->
         "eval_data_ToyPet_test.zip",
         "eval_data_list_2025.csv",
     }
-    assert LICENCE in (finished.results / "logs/data_index/ToyPet.log").read_text()
+    log = (finished.results / "logs/data_index/ToyPet.log").read_text()
+    assert f"licence of the recordings as stated by the record: {LICENCE}" in log
+    assert "ToyPet, DCASE 2025: 11 train clips, expected 1000" in log
+    printed = (finished.folder / "printed.txt").read_text()
+    assert LICENCE in printed and "recordings to fetch into data/dcase: dev_ToyCar.zip, dev_bearing.zip" in printed
 
 
 def test_the_metric_stage_knows_the_evaluation_set_and_nothing_before_it_does(finished: Run) -> None:
