@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from dcase_server import LICENCE, YEAR, Site, archive, serve, small_site, wav
 
-from firstshot import data, dcase, submission
+from firstshot import cli, data, dcase, submission
 from firstshot.errors import UserError
 
 
@@ -222,6 +222,19 @@ def test_what_a_run_would_fetch_is_told_by_record(site: Site, tmp_path: Path) ->
             ("eval_data_ToyPet_test.zip", 15519362),
         )
     ]
+
+
+def test_check_says_which_recordings_are_to_be_fetched(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = {name: {"file": "synthetic"} for name in ("beats", "eat", "sslam")}
+    layer = {"machines": ["ToyCar", "fan"], "noise": {"folder": "synthetic"}, "checkpoints": made}
+    (tmp_path / "mine.yaml").write_text(json.dumps(layer | {"data": {"folder": f"{tmp_path}/{{year}}"}}))
+    fetch(site, "ToyCar", tmp_path / "2025")
+    cli.main(["check", str(tmp_path / "mine.yaml")])
+    said = capsys.readouterr().out
+    assert f"note: recordings to fetch into {tmp_path}/2025: dev_fan.zip of https://zenodo.org/records/15097779" in said
+    assert "ToyCar" not in said.partition("dev_fan.zip")[0] and "recordings are to be fetched" in said
 
 
 def test_what_differs_from_the_table_of_years_is_told(site: Site, tmp_path: Path) -> None:
@@ -442,6 +455,7 @@ def test_the_truth_of_an_evaluation_set_comes_from_the_organisers_list(site: Sit
     cells = [(row["domain"], row["condition"]) for row in filled]
     assert all(cells.count(cell) == 2 for cell in set(cells)) and len(set(cells)) == 4
     assert {row["attributes"] for row in filled} == {"spd_1", "spd_2"}
+    assert path.stat().st_mode & 0o777 == (tmp_path / "dcase2025.lock.json").stat().st_mode & 0o777
     before = len(site.requests)
     dcase.fetch_list(YEAR, dcase.year_row(YEAR)["truth_list"], tmp_path, source(site))
     assert len(site.requests) == before

@@ -102,6 +102,9 @@ def parser() -> argparse.ArgumentParser:
         "  firstshot validate-submission results/dcase2025/submission/submission.zip",
     )  # fmt: skip
     sub.add_argument("package", type=Path, metavar="PACKAGE", help="the package: a zip file or a folder")
+    which = sub.add_mutually_exclusive_group()
+    which.add_argument("--year", type=int, default=2025, help="whose evaluation set it must be about (2025)")
+    which.add_argument("--other-set", action="store_true", help="about other machine types, any number of clips")
     return root
 
 
@@ -511,17 +514,20 @@ def check(args: argparse.Namespace) -> int:
         for problem in problems:
             print(f"problem: {problem}")
         if not problems:
-            print("ok: config, recordings and checkpoints are fit to run")
+            fetched = any(notice.startswith("recordings to fetch") for notice in notices)
+            print("ok: config and checkpoints are fit to run; recordings are to be fetched" if fetched else
+                  "ok: config, recordings and checkpoints are fit to run")  # fmt: skip
     return 1 if problems else 0
 
 
 def validate_submission(args: argparse.Namespace) -> int:
     """Check a challenge package."""
-    from firstshot import submission
+    from firstshot import dcase, submission
 
     if not args.package.exists():
         raise UserError(f"{args.package}: no such file or folder; `snakemake` writes packages to results/…/submission")
-    findings = submission.check_package(args.package)
+    counts = None if args.other_set else dcase.evaluation_counts(args.year)
+    findings = submission.check_package(args.package, counts=counts)
     errors = [finding for finding in findings if finding.severity == "error"]
     if args.json:
         sys.stdout.write(_json({"findings": [vars(finding) for finding in findings], "errors": len(errors)}))
