@@ -107,7 +107,7 @@ def test_a_changed_recording_is_noticed(tiny_run: Run, tmp_path: Path) -> None:
 
 def test_auditing_what_is_made_on_request_makes_nothing(run: Run) -> None:
     asked = "results/tiny/bundle/hammer.1.firstshot", "results/tiny/inspect/hammer/index.html"
-    _, text = audited(run, *asked)
+    _, text = audited(run, "--", *asked)
     assert "not there results/tiny/bundle/hammer.1.json" in text
     assert "not there results/tiny/inspect/hammer/index.json" in text and "stale: 0" in text
     assert not (run.results / "bundle").exists() and not (run.results / "inspect").exists()

@@ -1,9 +1,8 @@
 """Compare every artefact with the present code, config and inputs, and say what is stale and why.
 
 Nothing is run, fetched or changed. Snakemake's own records are not read: what counts are the side files beside the
-artefacts, so results may have been copied from anywhere. Inputs that are no artefacts are compared by content: local
-recordings, checkpoints, lists. Recordings fetched from Zenodo (data.source: dcase) are not read again; their archives
-were checked against published digests when they were fetched.
+artefacts, so results may have been copied from anywhere. Inputs that are no artefacts are compared by content:
+recordings, checkpoints, lists.
 """
 
 import argparse
