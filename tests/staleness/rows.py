@@ -543,8 +543,8 @@ ROWS = [
     ),
     Row("code of the ensembles", code("ensemble.py"), combined()),
     Row("code of the metrics", code("metric.py"), measured()),
-    Row("code of the paper's tables", code("tables.py"), jobs("tables")),
-    Row("the published numbers of the tables", data_file("published/paper.yaml"), jobs("tables")),
+    Row("code of the paper's tables", code("tables.py"), jobs("tables", PAGES)),
+    Row("the published numbers of the tables", data_file("published/paper.yaml"), jobs("tables", FRONT_PAGE)),
     Row("code of a plot", code("report.py"), PAGES),
     # Data
     Row(
