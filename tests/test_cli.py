@@ -468,6 +468,14 @@ def test_check_says_what_is_converted_and_what_contradicts(repository, capsys):
     assert "attributes_00.csv contradicts the file names" in notices
 
 
+def test_check_says_that_clips_are_too_short_for_a_network(repository, capsys):
+    record(repository / "pump", [f"normal/{i}.wav" for i in range(10)] + [f"target/{i}.wav" for i in range(3)])
+    cli.main(["new-config", "pump", "--out", "config/mine.yaml", "--quiet"])
+    Path("config/short.yaml").write_text("train: {clip_seconds: 1.0}")
+    assert cli.main(["check", "config/mine.yaml", "config/short.yaml"]) == 1
+    assert "problem: train.clip_seconds 1: Spec" in capsys.readouterr().out
+
+
 def test_check_looks_at_fetched_recordings_that_are_there(repository, capsys):
     machine = Path("data/dcase2024/raw/fan")
     record(machine, ["train/section_00_source_train_normal_0001_m-n_W.wav", "test/section_00_source_test_normal_1.wav"])

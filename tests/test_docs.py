@@ -2,20 +2,22 @@
 
 import re
 import shlex
-import shutil
 import subprocess
 import sys
-from pathlib import Path
+import textwrap
 
 import numpy as np
 import pytest
 import soundfile
 import yaml
+from tinyrun import ROOT, Run
 
 from firstshot import cli
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "config/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 TEXT = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
 
 
@@ -78,36 +80,87 @@ def test_the_configuration_reference_is_current():
     assert done.returncode == 0, done.stderr
 
 
+TRY = (  # what each example of docs/extending.md shall do in a copy of the repository that has its diff
+    """
+    config = load("config/demo.yaml", "config/logmel.yaml")
+    plan = configs.Plan(config)
+    assert "noisy-org.logmel" in plan.singles("hammer"), plan.singles("hammer")
+    import torch
+    from firstshot.networks import frontend
+    settings = config["train"]["logmel"]
+    model = frontend.build("logmel", settings, n_samples=16_000)
+    state = frontend.trainable_state(model)
+    wave = torch.randn(2, 16_000)
+    torch.testing.assert_close(frontend.merged("logmel", settings, None, state, n_samples=16_000)(wave), model(wave))
+    """,
+    """
+    Path("angle.yaml").write_text("score: {distance: angle}")
+    configs.Plan(load("config/demo.yaml", "angle.yaml"))
+    import numpy as np
+    from firstshot.score import Backend
+    backend = Backend("angle", 0.2, 2, 0).fit(np.array([[1.0, 0], [1, 0]]), np.array([False, False]))
+    np.testing.assert_allclose(backend.score_samples(np.array([[0, 1.0], [-1, 0]])), [0.5, 1.0])
+    """,
+    """
+    plan = configs.Plan(load("config/dcase2024.yaml"))
+    assert plan.machines == ["ToyCar", "ToyTrain", "bearing", "fan", "gearbox", "slider", "valve"], plan.machines
+    assert not plan.enhanced
+    """,
+)
+LOAD = """
+from pathlib import Path
+from firstshot import config as configs
+def load(*names):
+    config = configs.load(Path("config/config.yaml"), *map(Path, names))
+    configs.check(config, Path("workflow/schemas/config.schema.yaml"))
+    return config
+"""
+
+
 @pytest.mark.parametrize("number", range(3))
-def test_diffs_of_the_examples_apply(number, tmp_path):
+def test_examples_of_extensions_apply_and_work(number, tmp_path):
     diff = re.findall(r"```diff\n(.*?)```", TEXT["docs/extending.md"], re.DOTALL)[number]
-    for file in re.findall(r"^--- a/(.*)$", diff, re.MULTILINE):
-        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / file, tmp_path / file)
-    done = subprocess.run(
-        ["git", "apply", "--verbose", "-"], input=diff, text=True, cwd=tmp_path, capture_output=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    for added in re.findall(r"^\+\+\+ b/(.*)$", diff, re.MULTILINE):
-        assert (tmp_path / added).is_file()
+    assert not [line for line in diff.splitlines() if line.startswith("+") and len(line) > 121]
+    run = Run.fresh(tmp_path / "run")
+    for program in (["git", "apply", "--verbose", "-"], [sys.executable, "-c", LOAD + textwrap.dedent(TRY[number])]):
+        done = subprocess.run(
+            program, input=diff, text=True, cwd=run.folder, env=run.environment, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
 
 
-def test_the_tutorial_leads_to_a_config_that_passes_its_check(tmp_path, monkeypatch):
-    """The commands of step 2, as they stand there, on a folder as described in step 1."""
-    for name in ("config/config.yaml", "workflow/schemas/config.schema.yaml"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
+def test_the_tutorial_leads_from_recordings_to_a_decision(tmp_path):
+    """Its commands in their order, as they stand there, on a folder as described in step 1."""
+    run = Run.fresh(tmp_path / "run")
     generator = np.random.default_rng(0)
-    for clip in [f"normal/{i}.wav" for i in range(10)] + [f"target/{i}.wav" for i in range(3)] + ["abnormal/1.wav"]:
-        path = tmp_path / "recordings/pump" / clip
+    known = [f"normal/{i}" for i in range(10)] + [f"target/{i}" for i in range(3)] + ["abnormal/1"]
+    for clip in [*known, "../../new/clip"]:
+        path = run.folder / f"recordings/pump/{clip}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, generator.normal(0, 0.1, 32_000), 16_000)
-    monkeypatch.chdir(tmp_path)
-    step = TEXT["docs/tutorial.md"].split("## 2.")[1].split("## 3.")[0]
-    lines = re.findall(r"^    firstshot (.*)$", step, re.MULTILINE)
-    assert len(lines) == 2
+        soundfile.write(path, generator.normal(0, 0.1, 16_000), 16_000)
+    lines = re.findall(r"^    ((?:firstshot|snakemake) .*)$", TEXT["docs/tutorial.md"], re.MULTILINE)
+    assert [line.split()[1] for line in lines if line.startswith("firstshot")] == [
+        "new-config", "check", "score", "explain", "bundle", "score",
+    ]  # fmt: skip
+    verdicts = []
     for line in lines:
-        assert cli.main(shlex.split(line)) == 0
+        done = subprocess.run(
+            shlex.split(line), cwd=run.folder, env=run.environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode in ((0, 3) if line.startswith(("firstshot score", "firstshot explain")) else (0,)), (
+            f"{line}\n{done.stdout}{done.stderr}"
+        )
+        if line.startswith("firstshot new-config"):
+            assert "--run results/pump --system 1" in done.stderr
+            few = {"seeds": [0], "train": {"clip_seconds": 5.0, "spec": {"max_steps": 3}}}  # to be done in seconds
+            config = run.folder / "config/pump.yaml"
+            config.write_text(yaml.safe_dump(yaml.safe_load(config.read_text()) | few))
+        if line.startswith("firstshot score"):
+            verdicts.append(done.stdout)
+    assert verdicts[0] == verdicts[1]
+    assert "new/clip.wav" in verdicts[0]
+    for made in ("results/pump/report.html", "why.png", "pump.firstshot"):
+        assert (run.folder / made).stat().st_size > 10_000
 
 
 def test_the_output_tree_of_the_readme_is_that_of_a_run(tiny_run):
