@@ -5,7 +5,8 @@
 
 Runs the workflow into a temporary folder with Python's own import timer on, which writes to the logs of the jobs. Work
 of a job is its wall time (Snakemake's benchmark file) less starting Python and importing; whatever else passes is
-Snakemake's. The start-up costs by rule, times the jobs of the paper's experiment, are set against its GPU hours.
+Snakemake's. The start-up costs by rule, times the jobs of the paper's experiment, are set against its GPU hours as
+docs/slurm.md has them by stage, on one machine and on Slurm, where each submitted job starts Snakemake twice more.
 """
 
 import argparse
@@ -20,11 +21,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
-
 ROOT = Path(__file__).resolve().parents[1]
 IMPORT = re.compile(r"^import time: +(\d+) \| +\d+ \| +(\S+)$", re.MULTILINE)
-PAPER_HOURS = 260  # GPU hours of the whole experiment in float32, docs/slurm.md
 PER_SLURM_JOB = 6.0  # s: two nested starts of Snakemake
 
 
@@ -71,6 +69,19 @@ def paper_jobs() -> Counter[str]:
     return Counter({rule: int(count) for rule, count in counted if rule not in ("total", "all")})
 
 
+def paper_hours() -> float:
+    """GPU hours of the paper's experiment, the sum of the column in docs/slurm.md."""
+    rows = re.findall(r"^\|[^|]+\| [\d,]+ \| ([\d.]+)", (ROOT / "docs/slurm.md").read_text(), re.MULTILINE)
+    return sum(map(float, rows))
+
+
+def local_rules() -> set[str]:
+    """Rules whose jobs run beside Snakemake in the paper's experiment."""
+    text = "\n".join(file.read_text() for file in (ROOT / "workflow/rules").glob("*.smk"))
+    rules = re.findall(r"^rule (\w+):\n((?: .*\n|\n)+)", text, re.MULTILINE)
+    return {name for name, body in rules if "localrule:" in body}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configfile", nargs="+", default=["config/demo.yaml"], metavar="YAML")
@@ -94,17 +105,14 @@ def main() -> None:
     print(f"\n{total:.0f} s in all: {busy - started:.0f} s work, {started:.0f} s interpreter and imports, "
           f"{total - busy:.0f} s Snakemake ({each:.2f} s a job)")  # fmt: skip
     print(f"outside the stages' own work: {100 * (1 - (busy - started) / total):.0f} %")
-    planned = paper_jobs()
-    hours = sum(count * (each + max(starts.get(rule, [python]))) for rule, count in planned.items()) / 3600
-    waiting = sum(count for rule, count in planned.items() if rule in ON_CLUSTER) * PER_SLURM_JOB / 3600
-    share = 100 * hours / (PAPER_HOURS + hours)
-    print(
-        f"the paper's experiment, {sum(planned.values())} jobs: {hours:.1f} h outside their own work, {share:.1f} % of"
-    )
-    print(f"{PAPER_HOURS + hours:.0f} h; on Slurm another {waiting:.1f} h, many jobs at once")
+    planned, hours = paper_jobs(), paper_hours()
+    outside = sum(count * (each + max(starts.get(rule, [python]))) for rule, count in planned.items()) / 3600
+    submitted = sum(count for rule, count in planned.items() if rule not in local_rules())
+    print(f"the paper's experiment, {sum(planned.values())} jobs and {hours:.0f} GPU hours: outside their own work")
+    for where, more in (("on one machine", 0), (f"on Slurm ({submitted} jobs submitted)", submitted)):
+        lost = outside + more * PER_SLURM_JOB / 3600
+        print(f"  {where}: {lost:.1f} h, {100 * lost / (hours + lost):.2f} %")
 
-
-ON_CLUSTER = set(yaml.safe_load((ROOT / "slurm/config.yaml").read_text())["set-resources"])
 
 if __name__ == "__main__":
     main()

@@ -152,3 +152,13 @@ def test_the_default_profile_leaves_resources_to_other_profiles() -> None:
     profile = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
     assert not {"default-resources", "set-resources", "executor"} & set(profile)
     assert yaml.safe_load((ROOT / "slurm/config.yaml").read_text())["slurm-status-command"] == "squeue"
+
+
+def test_what_a_site_may_uncomment_in_the_slurm_profile_is_accepted(clone: Path) -> None:
+    profile = clone / "slurm/config.yaml"
+    text, uncommented = re.subn(r"^( *)# (?=[\w-]+: )", r"\1", profile.read_text(), flags=re.MULTILINE)
+    assert uncommented
+    profile.write_text(text)
+    assert yaml.safe_load(text)["default-resources"]["slurm_account"] == "project"
+    command = ("--cores", "8", "--profile", "slurm", "-n", "--configfile", "config/tiny.yaml")
+    assert counts(snakemake(*command, folder=clone))

@@ -19,9 +19,9 @@ from contextlib import suppress
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PACKAGES = ("munge", "slurm-client", "slurmctld", "slurmd")
+PACKAGES = ("munge", "slurm-client", "slurmctld", "slurmd", "slurmdbd", "slurm-wlm-mysql-plugin", "mariadb-server")
 CONFIGURATION = Path("/etc/slurm/slurm.conf")
-DAEMONS = ("slurmd", "slurmctld", "munged")  # in the order in which they are stopped
+DAEMONS = ("slurmd", "slurmctld", "slurmdbd", "mariadbd", "munged")  # in the order in which they are stopped
 
 
 def unfit() -> str:
@@ -91,6 +91,32 @@ class Cluster:
         self.run(daemons / "slurmd", "-f", self.folder / "slurm.conf", "-N", host, "-d", daemons / "slurmstepd")
         self._answers("sinfo", "-h", "-o", "%T", holds=lambda text: "idle" in text)
 
+    def keep_accounts(self) -> None:
+        """Let the running cluster keep accounts from now on, by slurmdbd and a MariaDB of its own."""
+        maria, database = self.programs / "share/mysql", self.folder / "database"
+        database.mkdir()
+        places = {"datadir": database, "socket": database / "socket", "lc-messages-dir": maria,
+                  "pid-file": self.folder / "mariadbd.pid", "log-error": self.folder / "mariadbd.log"}  # fmt: skip
+        options = [f"--{option}={place}" for option, place in places.items()]
+        options += ["--user=root", "--skip-grant-tables", "--bind-address=127.0.0.1", "--port=16820"]
+        server = [self.programs / "sbin/mariadbd", "--no-defaults", *options]
+        subprocess.Popen(server, env=self.environment, stderr=subprocess.DEVNULL)
+        log = places["log-error"]
+        self._answers("cat", log, holds=lambda text: "ready for connections" in text)
+        settings = self.folder / "slurmdbd.conf"
+        filled = {"folder": str(self.folder), "plugins": str(self.libraries / "slurm-wlm")}
+        settings.write_text((HERE / "slurmdbd.conf.in").read_text().format_map(filled))
+        settings.chmod(0o600)
+        self.run(self.programs / "sbin/slurmdbd")
+        configuration = self.folder / "slurm.conf"
+        text = configuration.read_text().replace("accounting_storage/none", "accounting_storage/slurmdbd")
+        accounts = {"Host": "127.0.0.1", "Port": 16819, "Pass": self.folder / "munge.socket"}
+        configuration.write_text(text + "".join(f"AccountingStorage{key}={it}\n" for key, it in accounts.items()))
+        self._answers("sacctmgr", "--immediate", "add", "cluster", "firstshot-test")
+        self._end("slurmctld")
+        self.run(self.programs / "sbin/slurmctld", "-f", configuration)
+        self._answers("sinfo", "-h", "-o", "%T", holds=lambda text: "idle" in text)
+
     def run(self, *command: str | Path) -> str:
         """Standard output of a command that talks to this cluster."""
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True)
@@ -106,18 +132,21 @@ class Cluster:
         logs = "\n".join(f"{log.name}: {log.read_text()[-1500:]}" for log in self.folder.glob("*.log"))
         raise RuntimeError(f"{' '.join(command)} does not answer\n{logs}")
 
+    def _end(self, daemon: str) -> None:
+        with suppress(FileNotFoundError, ProcessLookupError, ValueError):
+            number = int((self.folder / f"{daemon}.pid").read_text())
+            os.kill(number, signal.SIGTERM)
+            for _ in range(100):
+                os.kill(number, 0)
+                time.sleep(0.1)
+
     def stop(self) -> None:
         """Cancel all jobs and end the daemons that this cluster started."""
         with suppress(subprocess.CalledProcessError, FileNotFoundError):
             self.run("scancel", "--user=root")
             time.sleep(1)
         for name in DAEMONS:
-            with suppress(FileNotFoundError, ProcessLookupError, ValueError):
-                number = int((self.folder / f"{name}.pid").read_text())
-                os.kill(number, signal.SIGTERM)
-                for _ in range(100):
-                    os.kill(number, 0)
-                    time.sleep(0.1)
+            self._end(name)
         if CONFIGURATION.is_symlink() and CONFIGURATION.readlink().parent == self.folder:
             CONFIGURATION.unlink()
             CONFIGURATION.with_name("gres.conf").unlink()

@@ -117,7 +117,7 @@ def test_the_same_bytes_come_out_and_both_gpus_work_at_once(run: SlurmRun, local
     assert not [job for job in jobs(cluster) if "rule_ensemble" in job.get("Comment", "")], "small stages run locally"
 
 
-def test_a_failing_job_is_tried_again_with_more_memory(run: SlurmRun, cluster: slurm.Cluster) -> None:
+def a_failing_job_gets_more_memory(run: SlurmRun, cluster: slurm.Cluster) -> None:
     once = (
         "from pathlib import Path\nif not Path('failed').exists():\n    Path('failed').touch()\n    raise MemoryError\n"
     )
@@ -125,6 +125,10 @@ def test_a_failing_job_is_tried_again_with_more_memory(run: SlurmRun, cluster: s
     run.snakemake(FIRST)
     memory = sorted(job["MinMemoryNode"] for job in of_rule(cluster, "data_synthesise", run))
     assert memory == ["2000M", "4000M"]
+
+
+def test_a_failing_job_is_tried_again_with_more_memory(run: SlurmRun, cluster: slurm.Cluster) -> None:
+    a_failing_job_gets_more_memory(run, cluster)
 
 
 def test_a_training_goes_on_in_the_next_slurm_job(run: SlurmRun, local: Run, cluster: slurm.Cluster) -> None:
@@ -142,6 +146,21 @@ def test_a_training_goes_on_in_the_next_slurm_job(run: SlurmRun, local: Run, clu
     assert process.returncode == 0, text
     assert "continues at step" in (run.results / "logs/train/all/noisy-org/spec/seed0.log").read_text()
     assert len(of_rule(cluster, "train", run)) == 2
+
+
+def test_a_training_is_warned_before_its_time_is_over_and_goes_on_in_the_next_job(
+    run: SlurmRun, local: Run, cluster: slurm.Cluster
+) -> None:
+    """By the profile's own signal, to a training that outlasts its minute; nothing else saves a state here."""
+    run.configure("change.yaml", store=str(local.folder / "results/.store"), train={"spec": {"max_steps": 1200}})
+    step = "            yield self.step\n"
+    run.replace("src/firstshot/loop.py", step, f"{step}            time.sleep(0.025)\n")
+    run.replace("slurm/config.yaml", "--signal=USR1@120", "--signal=USR1@30")
+    run.snakemake("results/tiny/train/all/noisy-org/spec/seed0.json", "--set-resources", "train:runtime=4**(attempt-1)")
+    assert "continues at step" in (run.results / "logs/train/all/noisy-org/spec/seed0.log").read_text()
+    first, second = of_rule(cluster, "train", run)
+    assert (first["TimeLimit"], second["TimeLimit"]) == ("00:01:00", "00:04:00")
+    assert (first["JobState"], second["JobState"]) == ("FAILED", "COMPLETED"), "not waited for the end of its time"
 
 
 def test_ctrl_c_empties_the_queue(run: SlurmRun, cluster: slurm.Cluster) -> None:
@@ -165,3 +184,12 @@ def test_a_partition_that_does_not_exist_is_told_with_the_remedy(run: SlurmRun) 
 def test_a_job_killed_for_memory_is_told_with_the_remedy(run: SlurmRun) -> None:
     printed = run.snakemake(FIRST, "--retries", "0", "--set-resources", "data_synthesise:mem_mb=30", fails=True)
     assert "set-resources" in printed and "mem_mb" in printed
+
+
+def test_with_accounting_the_accounts_tell_what_became_of_the_jobs(run: SlurmRun, cluster: slurm.Cluster) -> None:
+    """Last, because the cluster keeps accounts from then on."""
+    cluster.keep_accounts()
+    run.replace("slurm/config.yaml", "slurm-status-command: squeue", "slurm-status-command: sacct")
+    a_failing_job_gets_more_memory(run, cluster)
+    states = cluster.run("sacct", "--allocations", "--noheader", "--parsable2", "--format=State").split()
+    assert sorted(states) == ["COMPLETED", "FAILED"]

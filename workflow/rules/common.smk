@@ -2,6 +2,7 @@
 import gc
 import hashlib
 import json
+import signal
 import sys
 from pathlib import Path
 from shlex import quote
@@ -75,6 +76,10 @@ wildcard_constraints:
     frontend="spec|beats|eat|sslam",
     seed=r"\d+",
 
+
+if not workflow.is_main_process:
+    # Slurm warns every process of a job before its time is over. Trainings listen, all others go on to the end.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 if workflow.is_main_process:
     for notice in PLAN.notices:
