@@ -45,7 +45,7 @@ def interpreter() -> float:
 def run(configfiles: Iterable[str], folder: Path) -> tuple[float, Path]:
     """Run the workflow from nothing on one core; wall seconds and the results folder."""
     configs = [f"{file}" for file in configfiles]
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--quiet", "all", "--configfile", *configs]
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", *configs]
     command += ["--config", f"results={folder}", f"store={folder}/store"]
     environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tinyrun import Run
 
 from firstshot import cli, submission
 from firstshot.errors import UserError
@@ -247,3 +248,10 @@ def test_links_and_paths_out_of_the_package_are_found(package: Path, tmp_path: P
 def test_a_system_that_was_not_decided_is_an_error() -> None:
     with pytest.raises(UserError, match=r"d.csv holds no system 'T3-9'; it has T3-"):
         submission.system_decisions(decision_rows("ToyPet"), "T3-9", "ToyPet", Path("d.csv"))
+
+
+def test_a_run_that_knows_no_sets_hands_in_what_it_was_developed_on(tiny_run: Run, tmp_path: Path) -> None:
+    run = tiny_run.copy(tmp_path / "run")
+    run.snakemake("results/tiny/submission/submission.json")
+    (meta,) = (yaml.safe_load(file.read_text()) for file in run.results.glob("submission/task2/*/*.meta.yaml"))
+    assert set(meta["results"]["development_dataset"]) == {"hammer", "spindle"}
