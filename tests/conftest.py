@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run of config/tiny.yaml with the report's pages; tests read it and change nothing."""
     run = Run.fresh(tmp_path_factory.mktemp("tiny") / "run")
-    run.configure("pages.yaml", report={"products": ["pages"]})
+    run.configure("pages.yaml", report={"products": ["pages", "tables"]})
     run.snakemake()
     return run
 
