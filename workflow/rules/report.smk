@@ -84,8 +84,8 @@ rule report_summary:
         code=code("scripts.report_summary", *TEMPLATES),
     shell:
         "program report_summary --official {input.official:q} --manifests {input.manifests:q} --curves {input.curves:q}"
-        " {params.given} --benchmarks {params.benchmarks:q} --config {params.shown:q} --page {output.page:q} --figures {output.figures:q}"
-        " --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"
+        " {params.given} --benchmarks {params.benchmarks:q} --config {params.shown:q} --page {output.page:q}"
+        " --figures {output.figures:q} --params {params.settings:q} --code {params.code:q} > {log:q} 2>&1"
 
 
 # Asked for by name: snakemake … results/<experiment>/bundle/<machine type>.<system>.firstshot
