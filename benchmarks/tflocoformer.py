@@ -28,6 +28,7 @@ from firstshot.networks.beats import PUBLISHED, BEATs, BEATsDims
 from firstshot.networks.tflocoformer import Enhancer, TFLocoformerDims
 
 N_FFT, HOP, CHUNK = 512, 128, 16384
+NOISE_LEVEL = 0.07  # as loud as the tones, the middle of the ratios that TSE trains at
 
 
 class PlainNorm(nn.Module):
@@ -140,7 +141,7 @@ def as_trained(args: argparse.Namespace, dims: TFLocoformerDims, beats_dims: BEA
     classifier = Classifier(beats, beats.dim, len(classes), dim=256, sub_centers=16).to(args.device)
     enhancer = Enhancer(dims, N_FFT, HOP).to(args.device)
     loss = MultiTaskLoss(enhancer, classifier, "noise", classes, weight=0.5)
-    waves = [common.wave(batch, seconds, args.device) for _ in range(4)]
+    waves = [common.wave(batch, seconds, args.device, NOISE_LEVEL) for _ in range(4)]
     one_hot = torch.eye(len(classes), dtype=torch.bool, device=args.device)
     source, noise = one_hot[0].expand(batch, -1), one_hot[3].expand(batch, -1)
     sounds = Batch(waves[0], noise, waves[0] + waves[1], waves[2], source, waves[3])
@@ -188,7 +189,7 @@ def main(
     ours.requires_grad_(not args.memory)
     if args.memory:
         with torch.no_grad(), common.autocast(args):
-            ours(common.wave(1, seconds, args.device))
+            ours(common.wave(1, seconds, args.device, NOISE_LEVEL))
         print(f"one clip of {seconds:g} s: {common.peak_rss():.2f} GB, the whole process")
         return
 
@@ -200,7 +201,7 @@ def main(
         plain.to(args.device)
     exact = args.dtype == "float32"
     for batch in args.batch or [1]:
-        wave = common.wave(batch, seconds, args.device)
+        wave = common.wave(batch, seconds, args.device, NOISE_LEVEL)
 
         def run(model: nn.Module, wave: Tensor = wave) -> Tensor:
             with common.autocast(args) if model is ours else nullcontext():
