@@ -3,7 +3,7 @@
 import pytest
 from tinyrun import Run
 
-SCORED = {"score", "ensemble", "metric_machine", "metric", "report_machine", "report_summary"}
+SCORED = {"score", "ensemble", "metric_machine", "metric", "report_machine", "tables", "report_summary"}
 
 
 @pytest.mark.parametrize(
