@@ -258,6 +258,14 @@ def test_the_order_of_lists_decides_nothing() -> None:
             assert one.frontends(machine) == other.frontends(machine)
 
 
+def test_the_evaluation_set_alone_has_no_package_and_the_development_set_alone_has_one() -> None:
+    alone = config.Plan(FULL | {"machines": ["ToyPet", "Polisher"]})
+    assert alone.submissions == [] and any("no challenge package" in notice for notice in alone.notices)
+    developed = config.Plan(FULL | {"machines": ["fan", "valve"]})
+    assert developed.submissions == FULL["report"]["submissions"]
+    assert not any("no challenge package" in notice for notice in developed.notices)
+
+
 def test_paths_have_one_form() -> None:
     given = config.layered(
         FULL,

@@ -278,6 +278,10 @@ class Plan:
         self.systems = self._systems()
         self._check_schedules()
         self._notice_few_clips()
+        if "submission" in config["report"]["products"] and not self.developed_on:
+            self.notices.append(
+                "no challenge package: it states results of the development set, and machines names none of that set"
+            )
 
     # -- machine types
 
@@ -463,9 +467,19 @@ class Plan:
 
     @property
     def submissions(self) -> list[str]:
-        """Systems of the challenge package that exist in this run."""
+        """Systems of the challenge package that exist in this run; none where it could state no development results."""
+        if not self.developed_on:
+            return []
         known = set.intersection(*(set(self.system_ids(machine)) for machine in self.machines))
         return [system for system in self.config["report"]["submissions"] if system in known]
+
+    @cached_property
+    def developed_on(self) -> list[str]:
+        """Machine types whose results the challenge package states: the development set, or all of a run without sets."""
+        settings = self.config["data"]
+        if settings["source"] != "dcase":
+            return self.machines
+        return dcase.machine_sets(settings["year"], self.machines).get("development", [])
 
     def mapped(self, machine: str) -> tuple[str, str, str]:
         """(pool, strategy, frontend) of the single system whose embeddings the report maps."""

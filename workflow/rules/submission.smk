@@ -4,8 +4,7 @@
 rule submission:
     input:
         decisions=[f"{R}/metric/{machine}.decisions.csv" for machine in submitted_machines()],
-        # Where there are no sets, one's own machine types are both what is developed on and what is handed in.
-        development=[f"{R}/metric/{m}.csv" for m in (sets().get("development", []) if sets() else PLAN.machines)],
+        development=[f"{R}/metric/{machine}.csv" for machine in PLAN.developed_on],
         truth=[truth(machine) for machine in submitted_machines()],
     output:
         package=f"{R}/submission/submission.zip",
