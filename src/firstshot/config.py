@@ -475,7 +475,7 @@ class Plan:
 
     @cached_property
     def developed_on(self) -> list[str]:
-        """Machine types whose results a challenge package states: the development set, or all where there are no sets."""
+        """Machine types whose results a challenge package states: the development set, or all if there are no sets."""
         settings = self.config["data"]
         if settings["source"] != "dcase":
             return self.machines
