@@ -164,7 +164,8 @@ def test_a_training_is_warned_before_its_time_is_over_and_goes_on_in_the_next_jo
 
 
 def test_ctrl_c_empties_the_queue(run: SlurmRun, cluster: slurm.Cluster) -> None:
-    process = run.start(start_new_session=True)
+    # As in a terminal: what a shell starts in the background would ignore the key.
+    process = run.start(start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     wait_until(process, lambda: cluster.run("squeue", "-h", "--states=RUNNING").strip())
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=120)
