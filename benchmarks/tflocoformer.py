@@ -8,9 +8,9 @@
 
 The plain form keeps channels first, convolves and de-convolves along sequences with one-dimensional layers, writes the
 attention out and computes everything at once, always in float32; `--dtype bfloat16` changes ours. A training step is
-forward, loss and backward of a crop: 1 s on CPU, 6 s on CUDA. `--memory` runs our inference alone and prints the largest memory of the whole process.
-`--as-trained` runs the whole training step of target signal enhancement, ours alone, with and without checkpointing: 8
-clips of 6 s on CUDA, 2 of 1 s on CPU.
+forward, loss and backward of a crop: 1 s on CPU, 6 s on CUDA. `--memory` runs our inference alone and prints the
+largest memory of the whole process. `--as-trained` runs the whole training step of target signal enhancement, ours
+alone, with and without checkpointing: 8 clips of 6 s on CUDA, 2 of 1 s on CPU.
 """
 
 import argparse
