@@ -133,7 +133,7 @@ def test_a_failing_job_is_tried_again_with_more_memory(run: SlurmRun, cluster: s
 
 def test_a_training_goes_on_in_the_next_slurm_job(run: SlurmRun, local: Run, cluster: slurm.Cluster) -> None:
     """SIGTERM is what Slurm sends at the end of the wall time."""
-    run.configure("change.yaml", store=str(local.folder / "results/.store"), train={"spec": {"max_steps": 3000}},
+    run.configure("change.yaml", store=str(local.folder / "results/.store"), train={"spec": {"max_steps": 1000}},
                   compute={"save_every_s": 1})  # fmt: skip
     target = "results/tiny/train/all/noisy-org/spec/seed0.json"
     with (run.folder / "printed.txt").open("w") as printed:
