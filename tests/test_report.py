@@ -363,4 +363,4 @@ def test_tables_without_a_number_of_this_run_are_only_named(summary, tmp_path):
         metric.write_rows(tmp_path / f"{name}.csv", rows, list(rows[0]))
         files.append(tmp_path / f"{name}.csv")
     subprocess.run([*command, "--tables", *files], check=True, capture_output=True)
-    assert "of this run is in: Table 1; Fig. 2; The paper" in path.read_text()
+    assert "This run has no numbers for: Table 1; Fig. 2; The paper" in path.read_text()

@@ -354,7 +354,9 @@ def _published(tables: Mapping[str, Sequence[Mapping[str, Any]]], figures: dict[
         blocks += [Markup('<h3 class="wide">{}</h3>').format(CAPTIONS[name]), block]
     if without:
         blocks.append(
-            Markup("<p>No system or set of machine types of this run is in: {}.</p>").format("; ".join(without))
+            Markup("<p>This run has no numbers for: {}. They are of DCASE 2025 and the paper's systems.</p>").format(
+                "; ".join(without)
+            )
         )
     return page.Section("Beside the published numbers", how("tables"), blocks)
 

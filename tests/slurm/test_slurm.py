@@ -152,10 +152,12 @@ def test_a_training_is_warned_before_its_time_is_over_and_goes_on_in_the_next_jo
     run: SlurmRun, local: Run, cluster: slurm.Cluster
 ) -> None:
     """By the profile's own signal, to a training that outlasts its minute; nothing else saves a state here."""
-    run.configure("change.yaml", store=str(local.folder / "results/.store"), train={"spec": {"max_steps": 1200}})
+    run.configure("change.yaml", store=str(local.folder / "results/.store"), train={"spec": {"max_steps": 1600}})
     step = "            yield self.step\n"
     run.replace("src/firstshot/loop.py", step, f"{step}            time.sleep(0.025)\n")
-    run.replace("slurm/config.yaml", "--signal=USR1@120", "--signal=USR1@30")
+    # Slurm looks every 30 s which jobs to warn before its next look: in this one between its 25th and its 55th second,
+    # when the program has begun to listen and has steps left.
+    run.replace("slurm/config.yaml", "--signal=USR1@120", "--signal=USR1@5")
     run.snakemake("results/tiny/train/all/noisy-org/spec/seed0.json", "--set-resources", "train:runtime=4**(attempt-1)")
     assert "continues at step" in (run.results / "logs/train/all/noisy-org/spec/seed0.log").read_text()
     first, second = of_rule(cluster, "train", run)
